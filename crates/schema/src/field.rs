@@ -1,0 +1,275 @@
+//! One field of a record.
+
+use serde_json::Value;
+
+use crate::record::Record;
+
+/// A field: its kind, its default and the rules its value obeys. Built by `#[field(...)]`, one call an item.
+#[derive(Clone, Debug)]
+pub struct Field {
+    /// Name on the wire; empty for the elements of a list and for the keys and values of a map.
+    pub name: &'static str,
+    /// What the field is for, from its doc comment.
+    pub doc: &'static str,
+    pub kind: Kind,
+    /// Null and absent are refused (absent with a default takes the default).
+    pub required: bool,
+    pub default: Option<Value>,
+    pub rules: Vec<Rule>,
+    /// Filled in by the gateway when absent.
+    pub auto: bool,
+    /// No two rows of the entity share a value.
+    pub unique: bool,
+    /// Seconds (or fractional seconds) since the epoch, set by the gateway when `auto`.
+    pub timestamp: bool,
+    /// May hold a `{vault://...}` reference.
+    pub referenceable: bool,
+    /// Kong marks it as kept encrypted; never shown in logs.
+    pub encrypted: bool,
+    /// Cannot change after creation.
+    pub immutable: bool,
+    /// Text that takes the place of the rules' own texts.
+    pub error: Option<&'static str>,
+}
+
+/// What kind of value a field holds.
+#[derive(Clone, Debug)]
+pub enum Kind {
+    String,
+    Integer,
+    Number,
+    Boolean,
+    /// Any JSON value.
+    Any,
+    Array(Box<Field>),
+    /// An array without duplicates.
+    Set(Box<Field>),
+    Map {
+        keys: Box<Field>,
+        values: Box<Field>,
+    },
+    Record(&'static Record),
+    /// `{"id": uuid}` of another entity.
+    Foreign {
+        to: &'static str,
+        on_delete: OnDelete,
+    },
+    /// The record that the sibling field `name` selects: `config` of a plugin or a vault.
+    Chosen,
+}
+
+/// What the deletion of the parent does to a row.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnDelete {
+    /// The parent cannot be deleted while the row refers to it.
+    Restrict,
+    /// The row is deleted with it.
+    Cascade,
+}
+
+/// A rule for a value, each with Kong's text in [`crate::validate`].
+#[derive(Clone, Debug)]
+pub enum Rule {
+    Between(i64, i64),
+    GreaterThan(f64),
+    OneOf(Vec<Value>),
+    NotOneOf(Vec<Value>),
+    LenMin(usize),
+    LenMax(usize),
+    LenEq(usize),
+    StartsWith(&'static str),
+    Contains(Value),
+    Equals(Value),
+    NotEquals(Value),
+    Uuid,
+    /// Sets of values that cannot stand together in this list.
+    MutuallyExclusiveSubsets(Vec<Vec<&'static str>>),
+    /// A check of its own; the name is shown by `GET /schemas/...`.
+    Custom {
+        name: &'static str,
+        check: fn(&Value) -> Result<(), String>,
+    },
+}
+
+impl Field {
+    pub fn new(kind: Kind) -> Self {
+        Self {
+            name: "",
+            doc: "",
+            kind,
+            required: false,
+            default: None,
+            rules: Vec::new(),
+            auto: false,
+            unique: false,
+            timestamp: false,
+            referenceable: false,
+            encrypted: false,
+            immutable: false,
+            error: None,
+        }
+    }
+
+    pub fn record(record: &'static Record) -> Self {
+        Self::new(Kind::Record(record)).required()
+    }
+
+    pub fn foreign(to: &'static str) -> Self {
+        Self::new(Kind::Foreign { to, on_delete: OnDelete::Restrict })
+    }
+
+    pub fn named(mut self, name: &'static str) -> Self {
+        self.name = name;
+        self
+    }
+
+    pub fn doc(mut self, doc: &'static str) -> Self {
+        self.doc = doc;
+        self
+    }
+
+    pub fn required(mut self) -> Self {
+        self.required = true;
+        self
+    }
+
+    /// May be null (what `Option<T>` says).
+    pub fn nullable(mut self) -> Self {
+        self.required = false;
+        self
+    }
+
+    pub fn default(mut self, value: Value) -> Self {
+        self.default = Some(value);
+        self
+    }
+
+    pub fn auto(mut self) -> Self {
+        self.auto = true;
+        self
+    }
+
+    pub fn unique(mut self) -> Self {
+        self.unique = true;
+        self
+    }
+
+    pub fn timestamp(mut self) -> Self {
+        self.timestamp = true;
+        self
+    }
+
+    pub fn referenceable(mut self) -> Self {
+        self.referenceable = true;
+        self
+    }
+
+    pub fn encrypted(mut self) -> Self {
+        self.encrypted = true;
+        self
+    }
+
+    pub fn immutable(mut self) -> Self {
+        self.immutable = true;
+        self
+    }
+
+    /// The entity that this foreign key refers to.
+    pub fn parent(mut self, entity: &'static str) -> Self {
+        if let Kind::Foreign { to, .. } = &mut self.kind {
+            *to = entity;
+        }
+        self
+    }
+
+    /// The record that the sibling field `name` selects.
+    pub fn chosen(mut self) -> Self {
+        self.kind = Kind::Chosen;
+        self
+    }
+
+    /// Deleted with the parent that this foreign key names.
+    pub fn cascade(mut self) -> Self {
+        if let Kind::Foreign { on_delete, .. } = &mut self.kind {
+            *on_delete = OnDelete::Cascade;
+        }
+        self
+    }
+
+    /// Text that takes the place of the rules' own texts.
+    pub fn error(mut self, text: &'static str) -> Self {
+        self.error = Some(text);
+        self
+    }
+
+    pub fn rule(mut self, rule: Rule) -> Self {
+        self.rules.push(rule);
+        self
+    }
+
+    /// Changes the field that describes the elements of this list.
+    pub fn elements(mut self, change: impl FnOnce(Field) -> Field) -> Self {
+        if let Kind::Array(of) | Kind::Set(of) = &mut self.kind {
+            **of = change((**of).clone());
+        }
+        self
+    }
+
+    /// Changes the field that describes the keys of this map.
+    pub fn keys(mut self, change: impl FnOnce(Field) -> Field) -> Self {
+        if let Kind::Map { keys, .. } = &mut self.kind {
+            **keys = change((**keys).clone());
+        }
+        self
+    }
+
+    /// Changes the field that describes the values of this map.
+    pub fn values(mut self, change: impl FnOnce(Field) -> Field) -> Self {
+        if let Kind::Map { values, .. } = &mut self.kind {
+            **values = change((**values).clone());
+        }
+        self
+    }
+
+    /// Bounds, both included.
+    pub fn between(self, low: i64, high: i64) -> Self {
+        self.rule(Rule::Between(low, high))
+    }
+
+    pub fn gt(self, low: f64) -> Self {
+        self.rule(Rule::GreaterThan(low))
+    }
+
+    pub fn one_of<T: Into<Value> + Clone>(self, values: &[T]) -> Self {
+        self.rule(Rule::OneOf(values.iter().cloned().map(Into::into).collect()))
+    }
+
+    pub fn not_one_of<T: Into<Value> + Clone>(self, values: &[T]) -> Self {
+        self.rule(Rule::NotOneOf(values.iter().cloned().map(Into::into).collect()))
+    }
+
+    pub fn len_min(self, n: usize) -> Self {
+        self.rule(Rule::LenMin(n))
+    }
+
+    pub fn len_max(self, n: usize) -> Self {
+        self.rule(Rule::LenMax(n))
+    }
+
+    pub fn starts_with(self, prefix: &'static str) -> Self {
+        self.rule(Rule::StartsWith(prefix))
+    }
+
+    pub fn uuid(self) -> Self {
+        self.rule(Rule::Uuid)
+    }
+
+    pub fn exclusive(self, sets: &[&[&'static str]]) -> Self {
+        self.rule(Rule::MutuallyExclusiveSubsets(sets.iter().map(|s| s.to_vec()).collect()))
+    }
+
+    /// A check of its own, with the text of its violation.
+    pub fn check(self, name: &'static str, check: fn(&Value) -> Result<(), String>) -> Self {
+        self.rule(Rule::Custom { name, check })
+    }
+}

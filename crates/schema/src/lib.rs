@@ -1,0 +1,30 @@
+//! Schemas: what an entity or a plugin's configuration may hold, declared once as a Rust struct.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`field`] | one field: kind, default, rules |
+//! | [`record`] | a list of fields with checks across them; entities |
+//! | [`check`] | checks across fields: at least one of, conditional, mutually required, ... |
+//! | [`types`] | Rust types that are fields: `Option`, `Vec`, `Set`, and the semantic ones (`Host`, `Path`, `HeaderName`, ...) |
+//! | [`validate`] | input -> a complete row, or every violation at once |
+//! | [`violations`] | the tree of violations and Kong's text for it |
+//! | [`describe`] | a schema in the form of `GET /schemas/...` |
+
+pub mod check;
+pub mod describe;
+pub mod field;
+pub mod record;
+pub mod types;
+pub mod validate;
+pub mod violations;
+
+pub use check::Check;
+pub use field::{Field, Kind, OnDelete, Rule};
+pub use record::{EntitySchema, EntityType, Record, RecordType};
+pub use serde_json::{Map, Value, json};
+pub use troop_schema_derive::{Entity, Record};
+pub use types::FieldType;
+pub use violations::Violations;
+
+/// A row or a part of one, as it travels between HTTP, disk and peers.
+pub type Object = Map<String, Value>;

@@ -1,0 +1,140 @@
+//! Rust types that are fields.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use crate::field::{Field, Kind};
+
+/// A Rust type that says which field it is.
+pub trait FieldType {
+    fn field() -> Field;
+}
+
+macro_rules! plain {
+    ($($ty:ty => $kind:ident),+ $(,)?) => {
+        $(impl FieldType for $ty {
+            fn field() -> Field {
+                Field::new(Kind::$kind).required()
+            }
+        })+
+    };
+}
+
+plain! {
+    String => String,
+    std::sync::Arc<str> => String,
+    i64 => Integer,
+    u64 => Integer,
+    u32 => Integer,
+    u16 => Integer,
+    f64 => Number,
+    bool => Boolean,
+    Value => Any,
+}
+
+/// May be null.
+impl<T: FieldType> FieldType for Option<T> {
+    fn field() -> Field {
+        T::field().nullable()
+    }
+}
+
+impl<T: FieldType> FieldType for Vec<T> {
+    fn field() -> Field {
+        Field::new(Kind::Array(Box::new(T::field()))).required()
+    }
+}
+
+impl<T: FieldType> FieldType for BTreeMap<String, T> {
+    fn field() -> Field {
+        Field::new(Kind::Map { keys: Box::new(String::field()), values: Box::new(T::field()) }).required()
+    }
+}
+
+/// A list without duplicates, in the order written.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Set<T>(pub Vec<T>);
+
+impl<T: FieldType> FieldType for Set<T> {
+    fn field() -> Field {
+        Field::new(Kind::Set(Box::new(T::field()))).required()
+    }
+}
+
+impl<T> std::ops::Deref for Set<T> {
+    type Target = Vec<T>;
+
+    fn deref(&self) -> &Vec<T> {
+        &self.0
+    }
+}
+
+/// Id of a row.
+pub type Id = uuid::Uuid;
+
+impl FieldType for uuid::Uuid {
+    fn field() -> Field {
+        Field::new(Kind::String).required().uuid()
+    }
+}
+
+/// Tags of a row.
+pub type Tags = Set<Tag>;
+
+/// A foreign key: `{"id": uuid}`. `#[field(parent("services"))]` names the entity.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
+pub struct Parent {
+    pub id: uuid::Uuid,
+}
+
+impl FieldType for Parent {
+    fn field() -> Field {
+        Field::foreign("").required()
+    }
+}
+
+/// A string with a rule of its own: a type that derefs to `str`.
+macro_rules! text {
+    ($($(#[$doc:meta])* $name:ident $(. $call:ident ( $($argument:expr),* ))*;)+) => {
+        $($(#[$doc])*
+        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
+        #[serde(transparent)]
+        pub struct $name(pub String);
+
+        impl FieldType for $name {
+            fn field() -> Field {
+                Field::new(Kind::String).required()$(.$call($($argument),*))*
+            }
+        }
+
+        impl std::ops::Deref for $name {
+            type Target = str;
+
+            fn deref(&self) -> &str {
+                &self.0
+            }
+        })+
+    };
+}
+
+text! {
+    /// A tag: printable, without `,` and `/`.
+    Tag;
+    /// Valid UTF-8 whose ASCII part is letters, digits and `.-_~`.
+    UtfName;
+    /// Host name or address without a port.
+    Host;
+    /// A path: starts with `/`, no empty segments.
+    Path;
+    /// A header field name.
+    HeaderName;
+    /// A cookie name.
+    CookieName;
+    /// An address or a range of addresses.
+    IpOrCidr;
+    /// A server name in TLS.
+    Sni;
+}

@@ -1,0 +1,123 @@
+//! A message body: nothing, bytes at hand, or a stream of chunks.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll};
+
+use bytes::{Bytes, BytesMut};
+
+/// The body of a request or a response.
+#[derive(Default)]
+pub enum Body {
+    #[default]
+    Empty,
+    /// The whole body.
+    Bytes(Bytes),
+    /// Chunks as they arrive.
+    Stream(Box<dyn BodySource>),
+}
+
+/// A body that arrives piece by piece. Dropping it before its end gives up the message: the connection under it is not
+/// used again.
+pub trait BodySource {
+    /// The next chunk; `None` at the end. Never an empty chunk.
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>>;
+
+    /// The length announced by Content-Length, of what is still to come.
+    fn length(&self) -> Option<u64>;
+
+    /// Trailer fields, known once the end was reached.
+    fn trailers(&mut self) -> Option<crate::http::Headers> {
+        None
+    }
+}
+
+/// Why a body broke off.
+#[derive(Debug, thiserror::Error)]
+pub enum BodyError {
+    /// The sender broke the protocol's framing (bad chunk, ...).
+    #[error("malformed body: {0}")]
+    Malformed(&'static str),
+    /// The connection ended before the body did.
+    #[error("connection closed within the body")]
+    Incomplete,
+    /// Nothing arrived for too long.
+    #[error("time-out within the body")]
+    Timeout,
+    /// More than the reader takes.
+    #[error("body larger than {0} bytes")]
+    TooLarge(usize),
+    #[error(transparent)]
+    Io(#[from] std::io::Error),
+}
+
+impl Body {
+    pub fn is_empty(&self) -> bool {
+        match self {
+            Self::Empty => true,
+            Self::Bytes(bytes) => bytes.is_empty(),
+            Self::Stream(_) => false,
+        }
+    }
+
+    /// The length when it is known beforehand.
+    pub fn length(&self) -> Option<u64> {
+        match self {
+            Self::Empty => Some(0),
+            Self::Bytes(bytes) => Some(bytes.len() as u64),
+            Self::Stream(source) => source.length(),
+        }
+    }
+
+    /// The next chunk; `None` at the end.
+    pub fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        match self {
+            Self::Empty => Poll::Ready(None),
+            Self::Bytes(bytes) => {
+                let bytes = std::mem::take(bytes);
+                *self = Self::Empty;
+                Poll::Ready((!bytes.is_empty()).then_some(Ok(bytes)))
+            }
+            Self::Stream(source) => source.poll_chunk(cx),
+        }
+    }
+
+    /// Reads the whole body, of at most `limit` bytes, and leaves it in place as [`Body::Bytes`].
+    pub async fn collect(&mut self, limit: usize) -> Result<Bytes, BodyError> {
+        match self {
+            Self::Empty => return Ok(Bytes::new()),
+            Self::Bytes(bytes) if bytes.len() > limit => return Err(BodyError::TooLarge(limit)),
+            Self::Bytes(bytes) => return Ok(bytes.clone()),
+            Self::Stream(source) if source.length().is_some_and(|n| n > limit as u64) => {
+                return Err(BodyError::TooLarge(limit));
+            }
+            Self::Stream(_) => {}
+        }
+        let mut whole = BytesMut::new();
+        while let Some(chunk) = poll_fn(|cx| self.poll_chunk(cx)).await {
+            let chunk = chunk?;
+            if whole.len() + chunk.len() > limit {
+                return Err(BodyError::TooLarge(limit));
+            }
+            whole.extend_from_slice(&chunk);
+        }
+        let whole = whole.freeze();
+        *self = Self::Bytes(whole.clone());
+        Ok(whole)
+    }
+}
+
+impl From<Bytes> for Body {
+    fn from(bytes: Bytes) -> Self {
+        if bytes.is_empty() { Self::Empty } else { Self::Bytes(bytes) }
+    }
+}
+
+impl std::fmt::Debug for Body {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Empty => f.write_str("Empty"),
+            Self::Bytes(bytes) => write!(f, "Bytes({})", bytes.len()),
+            Self::Stream(source) => write!(f, "Stream({:?})", source.length()),
+        }
+    }
+}

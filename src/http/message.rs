@@ -1,0 +1,104 @@
+//! A request and a response.
+
+use crate::http::{Body, Headers};
+
+/// Protocol version of a message.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Version {
+    Http10,
+    #[default]
+    Http11,
+    Http2,
+}
+
+impl Version {
+    /// As `Via` and logs write it: `1.0`, `1.1`, `2`.
+    pub fn number(self) -> &'static str {
+        match self {
+            Self::Http10 => "1.0",
+            Self::Http11 => "1.1",
+            Self::Http2 => "2",
+        }
+    }
+}
+
+/// A request method.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Method {
+    #[default]
+    Get,
+    Head,
+    Post,
+    Put,
+    Patch,
+    Delete,
+    Options,
+    Connect,
+    Trace,
+    Other(Box<str>),
+}
+
+impl Method {
+    pub fn parse(token: &str) -> Self {
+        match token {
+            "GET" => Self::Get,
+            "HEAD" => Self::Head,
+            "POST" => Self::Post,
+            "PUT" => Self::Put,
+            "PATCH" => Self::Patch,
+            "DELETE" => Self::Delete,
+            "OPTIONS" => Self::Options,
+            "CONNECT" => Self::Connect,
+            "TRACE" => Self::Trace,
+            _ => Self::Other(token.into()),
+        }
+    }
+
+    pub fn as_str(&self) -> &str {
+        match self {
+            Self::Get => "GET",
+            Self::Head => "HEAD",
+            Self::Post => "POST",
+            Self::Put => "PUT",
+            Self::Patch => "PATCH",
+            Self::Delete => "DELETE",
+            Self::Options => "OPTIONS",
+            Self::Connect => "CONNECT",
+            Self::Trace => "TRACE",
+            Self::Other(token) => token,
+        }
+    }
+}
+
+/// A request as it came in; plugins may change what goes upstream.
+#[derive(Debug, Default)]
+pub struct Request {
+    pub method: Method,
+    pub version: Version,
+    /// Path and query exactly as the client sent them (`/a//b?x=1`), without scheme and authority.
+    pub target: String,
+    pub headers: Headers,
+    pub body: Body,
+}
+
+impl Request {
+    /// The path as sent.
+    pub fn raw_path(&self) -> &str {
+        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+    }
+
+    /// The query as sent, without `?`; `None` when there is no `?`.
+    pub fn query(&self) -> Option<&str> {
+        self.target.split_once('?').map(|(_, query)| query)
+    }
+}
+
+/// A response.
+#[derive(Debug, Default)]
+pub struct Response {
+    pub status: u16,
+    /// Reason phrase when it is not the standard one.
+    pub reason: Option<Box<str>>,
+    pub headers: Headers,
+    pub body: Body,
+}

@@ -1,0 +1,228 @@
+//! One request and its answer, as plugins see it.
+
+use std::any::Any;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::{Instant, SystemTime};
+
+use smallvec::SmallVec;
+use uuid::Uuid;
+
+use crate::http::{Request, Response};
+use crate::model::{Consumer, Route, Service};
+use crate::plugin::World;
+
+/// One request from its arrival to its log record.
+pub struct Exchange {
+    /// The request; what plugins leave here goes upstream.
+    pub request: Request,
+    /// The path used for routing: normalized and decoded.
+    pub path: String,
+    /// 32 hexadecimal digits: `X-Kong-Request-Id`.
+    pub request_id: RequestId,
+    pub client: Client,
+    /// Configuration that this request sees.
+    pub world: Arc<dyn World>,
+    pub route: Option<Arc<Route>>,
+    pub service: Option<Arc<Service>>,
+    /// Captures of the route's regular expression.
+    pub captures: Captures,
+    /// Where the request goes; plugins in access may change it.
+    pub upstream: UpstreamRequest,
+    pub authenticated: Authenticated,
+    /// The answer; complete when header filters run.
+    pub response: Response,
+    /// Who made the answer.
+    pub source: Source,
+    pub timing: Timing,
+    /// Each try to reach an upstream, in order.
+    pub tries: SmallVec<[Try; 1]>,
+    /// Correlation id, for the log record, once the plugin has set one.
+    pub correlation_id: Option<String>,
+    /// Bytes of the request head and body as received, and of the answer as sent.
+    pub size: Sizes,
+    scratch: SmallVec<[(Uuid, Box<dyn Any>); 2]>,
+}
+
+/// A request id: 32 hexadecimal digits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RequestId(pub [u8; 32]);
+
+impl RequestId {
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("a request id is hexadecimal digits")
+    }
+}
+
+/// The client and the connection.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Address after `real_ip_header` was taken into account.
+    pub ip: IpAddr,
+    /// Address and port of the connection's other end.
+    pub peer: std::net::SocketAddr,
+    /// Whether the peer is in `trusted_ips`.
+    pub trusted: bool,
+    /// `http` or `https`, as the connection is.
+    pub scheme: &'static str,
+    /// Port of the listener.
+    pub port: u16,
+    pub tls: Option<Arc<Tls>>,
+}
+
+/// What is known of a TLS connection.
+#[derive(Debug, Default)]
+pub struct Tls {
+    /// `TLSv1.3`
+    pub version: &'static str,
+    /// `TLS_AES_256_GCM_SHA384`
+    pub cipher: String,
+    pub sni: Option<String>,
+    /// The client's certificate chain, DER.
+    pub client_chain: Vec<Vec<u8>>,
+}
+
+/// Captures of a route's regular expression.
+#[derive(Clone, Debug, Default)]
+pub struct Captures {
+    /// By number; the first is group 1.
+    pub numbered: Vec<Option<String>>,
+    pub named: Vec<(String, String)>,
+}
+
+impl Captures {
+    pub fn named(&self, name: &str) -> Option<&str> {
+        self.named.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// By number, from 1.
+    pub fn number(&self, n: usize) -> Option<&str> {
+        self.numbered.get(n.checked_sub(1)?)?.as_deref()
+    }
+}
+
+/// Where a request goes.
+#[derive(Clone, Debug, Default)]
+pub struct UpstreamRequest {
+    /// `http`, `https`, `grpc`, `grpcs`
+    pub scheme: String,
+    pub host: String,
+    pub port: u16,
+    /// Path and query sent upstream.
+    pub target: String,
+    /// Host header, when it is not to be derived from the target.
+    pub host_header: Option<String>,
+    /// `X-Forwarded-Prefix`, when the route stripped one.
+    pub prefix: Option<String>,
+}
+
+/// Who the client turned out to be.
+#[derive(Clone, Debug, Default)]
+pub struct Authenticated {
+    pub consumer: Option<Arc<Consumer>>,
+    pub credential: Option<Credential>,
+    /// Names of the consumer groups of the consumer.
+    pub groups: Vec<Uuid>,
+}
+
+/// A verified credential.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Credential {
+    pub id: String,
+    /// Id of its consumer.
+    pub consumer: Option<Uuid>,
+}
+
+/// Who made the answer.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Source {
+    /// A service behind the gateway.
+    Upstream,
+    /// The gateway: a plugin, or an error.
+    #[default]
+    Gateway,
+}
+
+/// When what happened.
+#[derive(Clone, Debug)]
+pub struct Timing {
+    pub started: Instant,
+    pub started_at: SystemTime,
+    /// When the first try to reach an upstream began: the end of the access phase.
+    pub upstream_started: Option<Instant>,
+    /// When the head of the upstream's answer was there.
+    pub upstream_headers: Option<Instant>,
+    /// When the upstream's body was read to its end.
+    pub upstream_finished: Option<Instant>,
+    pub finished: Option<Instant>,
+}
+
+/// One try to reach an upstream.
+#[derive(Clone, Debug)]
+pub struct Try {
+    pub ip: String,
+    pub port: u16,
+    pub started_at: SystemTime,
+    /// Time the balancer took.
+    pub balancer: std::time::Duration,
+    /// `failed` or `next`, and the status, when the try failed.
+    pub failure: Option<(&'static str, u16)>,
+    /// Status of the answer, when there was one.
+    pub status: Option<u16>,
+}
+
+/// Bytes on the wire towards the client.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Sizes {
+    pub request: u64,
+    pub response: u64,
+    /// Body bytes of the answer alone.
+    pub response_body: u64,
+}
+
+impl Exchange {
+    pub fn new(request: Request, client: Client, world: Arc<dyn World>, request_id: RequestId) -> Self {
+        Self {
+            request,
+            path: String::new(),
+            request_id,
+            client,
+            world,
+            route: None,
+            service: None,
+            captures: Captures::default(),
+            upstream: UpstreamRequest::default(),
+            authenticated: Authenticated::default(),
+            response: Response::default(),
+            source: Source::Gateway,
+            timing: Timing {
+                started: Instant::now(),
+                started_at: SystemTime::now(),
+                upstream_started: None,
+                upstream_headers: None,
+                upstream_finished: None,
+                finished: None,
+            },
+            tries: SmallVec::new(),
+            correlation_id: None,
+            size: Sizes::default(),
+            scratch: SmallVec::new(),
+        }
+    }
+
+    /// Keeps something of this plugin instance from one phase to a later one.
+    pub fn keep<T: 'static>(&mut self, instance: Uuid, value: T) {
+        self.scratch.push((instance, Box::new(value)));
+    }
+
+    /// What [`Exchange::keep`] kept for this instance and type.
+    pub fn kept<T: 'static>(&mut self, instance: Uuid) -> Option<&mut T> {
+        self.scratch.iter_mut().filter(|(id, _)| *id == instance).find_map(|(_, value)| value.downcast_mut())
+    }
+
+    /// Takes back what [`Exchange::keep`] kept.
+    pub fn take_kept<T: 'static>(&mut self, instance: Uuid) -> Option<Box<T>> {
+        let at = self.scratch.iter().position(|(id, value)| *id == instance && value.is::<T>())?;
+        self.scratch.swap_remove(at).1.downcast().ok()
+    }
+}
