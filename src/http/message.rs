@@ -94,11 +94,27 @@ impl Request {
 }
 
 /// A response.
-#[derive(Debug, Default)]
+///
+/// Its framing is the server's business: a `Content-Length` among the headers is that of the body (of the body that GET
+/// would have, in an answer to HEAD); without one the server counts the bytes at hand or sends chunks.
+#[derive(Default)]
 pub struct Response {
     pub status: u16,
     /// Reason phrase when it is not the standard one.
     pub reason: Option<Box<str>>,
     pub headers: Headers,
     pub body: Body,
+    /// The upstream's connection, once it has switched protocols (status 101): bytes are passed both ways from here on.
+    pub tunnel: Option<Box<dyn Tunnel>>,
+}
+
+/// A connection that has switched protocols.
+pub trait Tunnel: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {}
+
+impl<T: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin> Tunnel for T {}
+
+impl std::fmt::Debug for Response {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Response").field("status", &self.status).field("headers", &self.headers).field("body", &self.body).finish()
+    }
 }

@@ -12,4 +12,4 @@ pub mod message;
 
 pub use body::{Body, BodyError, BodySource};
 pub use headers::Headers;
-pub use message::{Method, Request, Response, Version};
+pub use message::{Method, Request, Response, Tunnel, Version};

@@ -56,11 +56,13 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     fn new(config: Self::Config, env: &Env) -> Result<Self, Violations>;
 
     /// Before routing; plugins with global scope only.
+    #[allow(async_fn_in_trait, reason = "connections are served on one thread: no Send is wanted")]
     async fn rewrite(&self, _: &mut Exchange) -> Flow {
         Ok(())
     }
 
     /// After routing, before the upstream is contacted.
+    #[allow(async_fn_in_trait, reason = "connections are served on one thread: no Send is wanted")]
     async fn access(&self, _: &mut Exchange) -> Flow {
         Ok(())
     }

@@ -1,1 +1,7 @@
+//! The data plane: listeners and protocols towards clients, the phase engine, the client towards upstreams.
 //!
+//! | module | what it holds |
+//! |---|---|
+//! | [`handler`] | the line between protocol servers and the phase engine |
+
+pub mod handler;

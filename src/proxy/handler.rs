@@ -1,0 +1,53 @@
+//! The line between protocol servers (HTTP/1, HTTP/2) and the phase engine.
+//!
+//! A server reads a request, calls [`Handler::begin`] and [`Handler::respond`], then writes `exchange.response`: its head
+//! as it is, its body chunk by chunk through [`Handler::filter`], and calls [`Handler::finish`] when the last byte is
+//! written or the client is gone.
+
+use std::rc::Rc;
+
+use bytes::Bytes;
+
+use crate::http::{Request, Response};
+use crate::plugin::Exchange;
+use crate::plugin::exchange::Client;
+
+/// What answers requests: the phase engine, or a stand-in in the servers' tests.
+pub trait Handler: 'static {
+    /// Takes a request whose head is well formed. The body may still be arriving.
+    fn begin(&self, request: Request, client: &Rc<Connection>) -> Box<Exchange>;
+
+    /// Runs the request to the point where `response` is ready to be written.
+    fn respond(&self, exchange: &mut Exchange) -> impl Future<Output = ()>;
+
+    /// Runs a chunk of the answer's body through the body filters; `last` comes exactly once, with the last chunk or an
+    /// empty one. What is left in `chunk` is sent.
+    fn filter(&self, exchange: &mut Exchange, chunk: &mut Bytes, last: bool);
+
+    /// Runs the log phase and gives back the request for its memory to be used again.
+    fn finish(&self, exchange: Box<Exchange>, end: End) -> Request;
+
+    /// The answer to something that is not a request: too large, malformed, too slow. No plugin sees it.
+    fn refuse(&self, status: u16, request: Option<&Request>, client: &Rc<Connection>) -> Response;
+
+    /// Whether the node is shutting down: answers say `Connection: close`.
+    fn draining(&self) -> bool;
+}
+
+/// A client's connection, shared by its requests.
+#[derive(Debug)]
+pub struct Connection {
+    /// `ip` is the peer's address here; the engine replaces it where the peer is trusted.
+    pub client: Client,
+}
+
+/// How an exchange ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// The last byte of the answer was written.
+    Complete,
+    /// The client went away.
+    ClientGone,
+    /// The upstream broke off within the body.
+    UpstreamGone,
+}
