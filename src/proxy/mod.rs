@@ -3,5 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`handler`] | the line between protocol servers and the phase engine |
+//! | [`stream`] | a connection, plain or TLS |
 
 pub mod handler;
+pub mod stream;
