@@ -1,5 +1,157 @@
 //! Rows in memory: indexes, uniqueness, foreign keys, cascades. Pure, no I/O.
+//!
+//! A [`Catalog`] is a value made of persistent maps: a clone costs nothing and keeps its version, so readers hold one as
+//! long as they like while the writer makes the next.
+//!
+//! | module | what it holds |
+//! |---|---|
+//! | [`row`] | one row: JSON text, and its typed struct when it is asked for |
+//! | [`page`] | pages of rows, by id and by tag |
 
+pub mod page;
 pub mod row;
+mod table;
 
+use std::sync::{Arc, LazyLock};
+
+use schema::{EntitySchema, Object};
+use uuid::Uuid;
+
+use crate::model::ENTITIES;
+
+pub use page::{Page, Rows, TagFilter, Tagged};
 pub use row::Row;
+
+use table::Table;
+
+/// What names a row in a path.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Key {
+    Id(Uuid),
+    /// The value of a field that is unique, at least among the rows of a parent.
+    Unique {
+        field: &'static str,
+        value: String,
+    },
+}
+
+/// A parent that a row must have: in `/upstreams/{u}/targets/{t}` the upstream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scope {
+    /// The foreign key.
+    pub field: &'static str,
+    pub parent: Uuid,
+}
+
+/// All rows of all entities, in one version.
+#[derive(Clone)]
+pub struct Catalog {
+    tables: Vec<Arc<Table>>,
+}
+
+/// Place of each entity in [`ENTITIES`].
+static PLACES: LazyLock<ahash::HashMap<&'static str, usize>> =
+    LazyLock::new(|| ENTITIES.iter().enumerate().map(|(at, entity)| (entity.name, at)).collect());
+
+impl Default for Catalog {
+    fn default() -> Self {
+        Self { tables: ENTITIES.iter().map(|schema| Arc::new(Table::new(schema))).collect() }
+    }
+}
+
+impl Catalog {
+    /// A catalog of rows that are known to be good: read from disk or made by a plan.
+    pub fn of(rows: impl IntoIterator<Item = Arc<Row>>) -> Self {
+        let mut catalog = Self::default();
+        for row in rows {
+            catalog.insert(row);
+        }
+        catalog
+    }
+
+    /// The row with an id.
+    pub fn get(&self, entity: &str, id: &Uuid) -> Option<&Arc<Row>> {
+        self.table(entity)?.get(id)
+    }
+
+    /// The row whose unique `field` has this value.
+    pub fn find(&self, entity: &str, field: &str, value: &str) -> Option<&Arc<Row>> {
+        self.table(entity)?.find(field, value)
+    }
+
+    /// The row that has the same values as `body` in the fields of the entity's `cache_key` (two or more), nulls included.
+    pub fn find_compound(&self, entity: &str, body: &Object) -> Option<&Arc<Row>> {
+        self.table(entity)?.find_compound(body)
+    }
+
+    /// The row that a path names; with a scope, only among the rows of that parent.
+    pub fn select(&self, entity: &str, key: &Key, scope: Option<Scope>) -> Option<&Arc<Row>> {
+        let table = self.table(entity)?;
+        let within = |row: &&Arc<Row>| scope.is_none_or(|scope| table::parent(&row.object(), scope.field) == Some(scope.parent));
+        match key {
+            Key::Id(id) => table.get(id).filter(within),
+            Key::Unique { field, value } if table.unique_fields().any(|name| name == *field) => table.find(field, value).filter(within),
+            Key::Unique { field, value } => {
+                let has = |row: &&Arc<Row>| row.object().get(*field).and_then(table::text).as_ref() == Some(value);
+                let scope = scope?;
+                table.children(scope.field, scope.parent, Uuid::nil()).find(has)
+            }
+        }
+    }
+
+    /// All rows of an entity in the order of their ids.
+    pub fn rows(&self, entity: &str) -> impl Iterator<Item = &Arc<Row>> {
+        self.table(entity).into_iter().flat_map(|table| table.from(Uuid::nil()))
+    }
+
+    /// The rows whose foreign key `field` is `parent`, in the order of their ids.
+    pub fn children(&self, entity: &str, field: &str, parent: Uuid) -> impl Iterator<Item = &Arc<Row>> {
+        self.table(entity).into_iter().flat_map(move |table| table.children(field, parent, Uuid::nil()))
+    }
+
+    /// How many rows an entity has.
+    pub fn len(&self, entity: &str) -> usize {
+        self.table(entity).map_or(0, |table| table.rows.len())
+    }
+
+    /// Whether no entity has a row.
+    pub fn is_empty(&self) -> bool {
+        self.tables.iter().all(|table| table.rows.is_empty())
+    }
+
+    /// A row as the Admin API shows it: with a certificate's `snis` and the seconds that a row with an end has left.
+    pub fn shown(&self, row: &Row) -> Object {
+        let mut body = row.object();
+        if row.schema.name == "certificates" {
+            let mut names: Vec<String> =
+                self.children("snis", "certificate", row.id).filter_map(|sni| sni.object().get("name").and_then(table::text)).collect();
+            names.sort_unstable();
+            body.insert("snis".to_owned(), names.into());
+        }
+        if let Some(ttl) = row.ttl() {
+            body.insert("ttl".to_owned(), ttl.into());
+        }
+        body
+    }
+
+    fn table(&self, entity: &str) -> Option<&Table> {
+        self.tables.get(*PLACES.get(entity)?).map(|table| &**table)
+    }
+
+    fn tables(&self) -> impl Iterator<Item = &Table> {
+        self.tables.iter().map(|table| &**table)
+    }
+
+    fn insert(&mut self, row: Arc<Row>) {
+        if let Some(table) = self.table_mut(row.schema) {
+            table.insert(row);
+        }
+    }
+
+    fn table_mut(&mut self, schema: &EntitySchema) -> Option<&mut Table> {
+        self.tables.get_mut(*PLACES.get(schema.name)?).map(Arc::make_mut)
+    }
+}
+
+#[cfg(test)]
+mod tests;

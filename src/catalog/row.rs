@@ -2,6 +2,7 @@
 
 use std::any::Any;
 use std::sync::{Arc, OnceLock};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use schema::{EntitySchema, EntityType, Object};
 use serde::de::DeserializeOwned;
@@ -12,6 +13,8 @@ use uuid::Uuid;
 pub struct Row {
     pub schema: &'static EntitySchema,
     pub id: Uuid,
+    /// When the row is gone, in milliseconds since the epoch; only rows of entities with `ttl` have it.
+    pub expires: Option<u64>,
     body: Box<str>,
     typed: OnceLock<Arc<dyn Any + Send + Sync>>,
 }
@@ -19,12 +22,28 @@ pub struct Row {
 impl Row {
     pub fn new(schema: &'static EntitySchema, id: Uuid, body: &Object) -> Self {
         let body = serde_json::to_string(body).expect("JSON values have a text").into_boxed_str();
-        Self { schema, id, body, typed: OnceLock::new() }
+        Self::from_text(schema, id, body)
     }
 
     /// A row whose body was read from disk.
     pub fn from_text(schema: &'static EntitySchema, id: Uuid, body: Box<str>) -> Self {
-        Self { schema, id, body, typed: OnceLock::new() }
+        Self { schema, id, expires: None, body, typed: OnceLock::new() }
+    }
+
+    /// The row with a time at which it is gone, in milliseconds since the epoch.
+    pub fn expiring(mut self, at: Option<u64>) -> Self {
+        self.expires = at;
+        self
+    }
+
+    /// Whether the row's time is over. Only rows with a time ask the clock.
+    pub fn expired(&self) -> bool {
+        self.expires.is_some_and(|at| at <= now())
+    }
+
+    /// Whole seconds that the row has left, rounded up; `None` for a row without an end.
+    pub fn ttl(&self) -> Option<u64> {
+        self.expires.map(|at| at.saturating_sub(now()).div_ceil(1000))
     }
 
     /// The body as JSON text, all fields present.
@@ -46,4 +65,16 @@ impl Row {
         let _ = self.typed.set(typed.clone());
         Some(typed)
     }
+}
+
+impl std::fmt::Debug for Row {
+    /// Names the row without its body, which may hold secrets.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} {}", self.schema.name, self.id)
+    }
+}
+
+/// Milliseconds since the epoch.
+pub fn now() -> u64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as u64)
 }

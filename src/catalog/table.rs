@@ -1,0 +1,169 @@
+//! The rows of one entity with their indexes, as persistent maps: a clone costs nothing and keeps its version.
+
+use std::ops::Bound;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use imbl::shared_ptr::DefaultSharedPtr;
+use imbl::{GenericHashMap, OrdMap, OrdSet};
+use schema::{EntitySchema, Object, Value};
+use uuid::Uuid;
+
+use super::Row;
+
+type Index = GenericHashMap<Arc<str>, Arc<Row>, RandomState, DefaultSharedPtr>;
+
+/// The rows of one entity.
+#[derive(Clone)]
+pub(super) struct Table {
+    pub schema: &'static EntitySchema,
+    pub rows: OrdMap<Uuid, Arc<Row>>,
+    /// Field, then value to row.
+    unique: Vec<(&'static str, Index)>,
+    /// The fields of `cache_key`, then their values to row; only where there are two or more.
+    compound: Index,
+    /// Field, then (parent, id) to row.
+    foreign: Vec<(&'static str, OrdMap<(Uuid, Uuid), Arc<Row>>)>,
+    pub tags: OrdSet<(Arc<str>, Uuid)>,
+    /// (end, id) of the rows that end.
+    pub ends: OrdSet<(u64, Uuid)>,
+}
+
+impl Table {
+    pub fn new(schema: &'static EntitySchema) -> Self {
+        let alone = (schema.cache_key.len() == 1).then(|| schema.cache_key[0]);
+        let unique = schema.record.fields.iter().filter(|f| f.unique || Some(f.name) == alone);
+        Self {
+            schema,
+            rows: OrdMap::new(),
+            unique: unique.map(|f| (f.name, Index::default())).collect(),
+            compound: Index::default(),
+            foreign: schema.record.foreign_keys().map(|(f, _)| (f.name, OrdMap::new())).collect(),
+            tags: OrdSet::new(),
+            ends: OrdSet::new(),
+        }
+    }
+
+    /// Names of the fields whose values are unique each for itself.
+    pub fn unique_fields(&self) -> impl Iterator<Item = &'static str> {
+        self.unique.iter().map(|(field, _)| *field)
+    }
+
+    pub fn get(&self, id: &Uuid) -> Option<&Arc<Row>> {
+        self.rows.get(id).filter(|row| !row.expired())
+    }
+
+    pub fn find(&self, field: &str, value: &str) -> Option<&Arc<Row>> {
+        let (_, index) = self.unique.iter().find(|(name, _)| *name == field)?;
+        index.get(value).filter(|row| !row.expired())
+    }
+
+    /// The row that has the values of `cache_key` which `body` has.
+    pub fn find_compound(&self, body: &Object) -> Option<&Arc<Row>> {
+        self.compound.get(compound_key(self.schema, body)?.as_str()).filter(|row| !row.expired())
+    }
+
+    /// Rows of a parent from an id on, in the order of their ids.
+    pub fn children(&self, field: &str, parent: Uuid, from: Uuid) -> impl Iterator<Item = &Arc<Row>> {
+        let index = self.foreign.iter().find(|(name, _)| *name == field);
+        let rows = index.map(|(_, index)| index.range((parent, from)..=(parent, Uuid::max())));
+        rows.into_iter().flatten().map(|(_, row)| row).filter(|row| !row.expired())
+    }
+
+    /// Rows from an id on, in the order of their ids.
+    pub fn from(&self, from: Uuid) -> impl Iterator<Item = &Arc<Row>> {
+        self.rows.range(from..).map(|(_, row)| row).filter(|row| !row.expired())
+    }
+
+    /// Ids at or after `from` of the rows with a tag.
+    pub fn with_tag(&self, tag: &Arc<str>, from: Uuid) -> impl Iterator<Item = Uuid> {
+        let bounds = (Bound::Included((tag.clone(), from)), Bound::Included((tag.clone(), Uuid::max())));
+        self.tags.range(bounds).map(|(_, id)| *id)
+    }
+
+    /// Puts a row in the place of the one with its id.
+    pub fn insert(&mut self, row: Arc<Row>) {
+        self.remove(&row.id);
+        let body = row.object();
+        for (field, index) in &mut self.unique {
+            if let Some(value) = body.get(*field).and_then(text) {
+                index.insert(value.into(), row.clone());
+            }
+        }
+        if let Some(key) = compound_key(self.schema, &body) {
+            self.compound.insert(key.into(), row.clone());
+        }
+        for (field, index) in &mut self.foreign {
+            if let Some(parent) = parent(&body, field) {
+                index.insert((parent, row.id), row.clone());
+            }
+        }
+        for tag in tags(&body) {
+            self.tags.insert((tag.into(), row.id));
+        }
+        if let Some(end) = row.expires {
+            self.ends.insert((end, row.id));
+        }
+        self.rows.insert(row.id, row);
+    }
+
+    pub fn remove(&mut self, id: &Uuid) -> Option<Arc<Row>> {
+        let row = self.rows.remove(id)?;
+        let body = row.object();
+        for (field, index) in &mut self.unique {
+            if let Some(value) = body.get(*field).and_then(text) {
+                forget(index, &value, id);
+            }
+        }
+        if let Some(key) = compound_key(self.schema, &body) {
+            forget(&mut self.compound, &key, id);
+        }
+        for (field, index) in &mut self.foreign {
+            if let Some(parent) = parent(&body, field) {
+                index.remove(&(parent, *id));
+            }
+        }
+        for tag in tags(&body) {
+            self.tags.remove(&(tag.into(), *id));
+        }
+        if let Some(end) = row.expires {
+            self.ends.remove(&(end, *id));
+        }
+        Some(row)
+    }
+}
+
+/// Removes a value from an index, unless another row took it over in the same change.
+fn forget(index: &mut Index, value: &str, id: &Uuid) {
+    if index.get(value).is_some_and(|row| row.id == *id) {
+        index.remove(value);
+    }
+}
+
+/// A value as the key of an index; nothing for null.
+pub(super) fn text(value: &Value) -> Option<String> {
+    match value {
+        Value::Null => None,
+        Value::String(text) => Some(text.clone()),
+        other => Some(other.to_string()),
+    }
+}
+
+/// The values of `cache_key` as one text, nulls included. Nothing when it has fewer than two fields.
+fn compound_key(schema: &EntitySchema, body: &Object) -> Option<String> {
+    if schema.cache_key.len() < 2 {
+        return None;
+    }
+    let part = |field: &&str| body.get(*field).map_or_else(|| "null".to_owned(), Value::to_string);
+    Some(schema.cache_key.iter().map(part).collect::<Vec<_>>().join(","))
+}
+
+/// The id in a foreign key.
+pub(super) fn parent(body: &Object, field: &str) -> Option<Uuid> {
+    body.get(field)?.get("id")?.as_str()?.parse().ok()
+}
+
+/// The tags of a row.
+pub(super) fn tags(body: &Object) -> impl Iterator<Item = &str> {
+    body.get("tags").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str)
+}
