@@ -2,8 +2,10 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`client`] | the client towards upstreams |
 //! | [`handler`] | the line between protocol servers and the phase engine |
 //! | [`stream`] | a connection, plain or TLS |
 
+pub mod client;
 pub mod handler;
 pub mod stream;
