@@ -7,7 +7,11 @@
 //! |---|---|
 //! | [`row`] | one row: JSON text, and its typed struct when it is asked for |
 //! | [`page`] | pages of rows, by id and by tag |
+//! | [`change`] | what is asked of the catalog, and what becomes of it |
+//! | [`error`] | why a change is refused, in Kong's words |
 
+pub mod change;
+pub mod error;
 pub mod page;
 pub mod row;
 mod table;
@@ -19,6 +23,8 @@ use uuid::Uuid;
 
 use crate::model::ENTITIES;
 
+pub use change::{Change, Edit, Outcome, Plan, Written};
+pub use error::WriteError;
 pub use page::{Page, Rows, TagFilter, Tagged};
 pub use row::Row;
 
@@ -128,8 +134,8 @@ impl Catalog {
             names.sort_unstable();
             body.insert("snis".to_owned(), names.into());
         }
-        if let Some(ttl) = row.ttl() {
-            body.insert("ttl".to_owned(), ttl.into());
+        if row.schema.ttl {
+            body.insert("ttl".to_owned(), row.ttl().into());
         }
         body
     }
