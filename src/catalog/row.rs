@@ -61,7 +61,7 @@ impl Row {
         if let Some(typed) = self.typed.get() {
             return typed.clone().downcast().ok();
         }
-        let typed: Arc<T> = Arc::new(serde_json::from_str(&self.body).ok()?);
+        let typed: Arc<T> = Arc::new(schema::read(T::record(), serde_json::from_str(&self.body).ok()?).ok()?);
         let _ = self.typed.set(typed.clone());
         Some(typed)
     }

@@ -9,6 +9,7 @@ use serde::Deserialize;
 #[entity(name = "consumers", endpoint_key = "username")]
 #[record(check(Check::at_least_one_of(&["custom_id", "username"])))]
 pub struct Consumer {
+    #[field(auto)]
     pub id: Id,
     #[field(auto, timestamp)]
     pub created_at: i64,

@@ -7,8 +7,14 @@ use serde_json::Value;
 
 /// A configured plugin and its scope.
 #[derive(Clone, Debug, Deserialize, Entity)]
-#[entity(name = "plugins", endpoint_key = "instance_name", cache_key = &["name", "route", "service", "consumer", "consumer_group"])]
+#[entity(
+    name = "plugins",
+    endpoint_key = "instance_name",
+    cache_key = &["name", "route", "service", "consumer", "consumer_group"],
+    installed("name", "plugin '%s' not enabled; add it to the 'plugins' configuration property"),
+)]
 pub struct PluginRow {
+    #[field(auto)]
     pub id: Id,
     #[field(auto, timestamp)]
     pub created_at: i64,
@@ -25,7 +31,7 @@ pub struct PluginRow {
     pub service: Option<Parent>,
     #[field(parent("consumers"), cascade)]
     pub consumer: Option<Parent>,
-    #[field(parent("consumer_groups"), cascade)]
+    #[field(parent("consumer_groups"), cascade, sparse)]
     pub consumer_group: Option<Parent>,
     /// Configuration of the plugin; its schema is the plugin's.
     #[field(chosen)]

@@ -10,6 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, Entity)]
 #[entity(name = "routes", endpoint_key = "name")]
 pub struct Route {
+    #[field(auto)]
     pub id: Id,
     #[field(auto, timestamp)]
     pub created_at: i64,

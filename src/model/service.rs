@@ -9,6 +9,7 @@ use uuid::Uuid;
 #[derive(Clone, Debug, Deserialize, Entity)]
 #[entity(name = "services", endpoint_key = "name")]
 pub struct Service {
+    #[field(auto)]
     pub id: Id,
     #[field(auto, timestamp)]
     pub created_at: i64,

@@ -10,6 +10,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, Entity)]
 #[entity(name = "upstreams", endpoint_key = "name")]
 pub struct Upstream {
+    #[field(auto)]
     pub id: Id,
     #[field(auto, timestamp)]
     pub created_at: i64,
@@ -141,6 +142,7 @@ pub struct PassiveHealthy {
 #[derive(Clone, Debug, Deserialize, Entity)]
 #[entity(name = "targets", endpoint_key = "target", cache_key = &["upstream", "target"])]
 pub struct Target {
+    #[field(auto)]
     pub id: Id,
     #[field(auto, timestamp)]
     pub created_at: f64,

@@ -5,7 +5,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use schema::{Check, Record, RecordType, Violations};
+use schema::{Check, Chosen, Field, Record, RecordType, Violations};
 use serde_json::Value;
 
 use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Scopes};
@@ -37,6 +37,26 @@ impl Descriptor {
         }
     }
 
+    /// What a row of this plugin has beyond the general schema of plugin rows.
+    pub fn chosen(&self) -> Chosen {
+        let null = |name| Field::foreign("").named(name).nullable().equals(Value::Null);
+        let mut fields = Vec::new();
+        for (allowed, name, parent) in [
+            (self.scopes.route, "route", "routes"),
+            (self.scopes.service, "service", "services"),
+            (self.scopes.consumer, "consumer", "consumers"),
+            (self.scopes.consumer_group, "consumer_group", "consumer_groups"),
+        ] {
+            if !allowed {
+                let field = null(name).parent(parent).cascade();
+                fields.push(if name == "consumer_group" { field.sparse() } else { field });
+            }
+        }
+        let protocols = <schema::types::Set<String> as schema::FieldType>::field().named("protocols");
+        fields.push(protocols.default(self.protocols.into()).elements(|e| e.one_of(self.protocols)));
+        Chosen { config: Some((self.config)()), fields, checks: (self.checks)() }
+    }
+
     /// Builds an instance from a validated configuration.
     pub fn instance(&'static self, config: Value, env: &Env) -> Result<Instance, Violations> {
         Ok(Instance { descriptor: self, id: env.id, hooks: (self.build)(config, env)? })
@@ -44,7 +64,7 @@ impl Descriptor {
 }
 
 fn build<P: Plugin>(config: Value, env: &Env) -> Result<Arc<dyn Hooks>, Violations> {
-    let config = serde_json::from_value(config).map_err(|e| Violations::entity(e.to_string()))?;
+    let config = schema::read(<P::Config as RecordType>::record(), config).map_err(|e| Violations::entity(e.to_string()))?;
     Ok(Arc::new(P::new(config, env)?))
 }
 

@@ -28,6 +28,14 @@ pub struct Field {
     pub encrypted: bool,
     /// Cannot change after creation.
     pub immutable: bool,
+    /// Accepted and checked, but no part of the row: the caller of the validation acts on it.
+    pub transient: bool,
+    /// Null is accepted and read as the default, because the Rust type knows no null.
+    pub null_is_default: bool,
+    /// Left out of the row when it is null.
+    pub sparse: bool,
+    /// Part of the schema only on nodes that have this feature (see [`crate::validate::Context`]).
+    pub feature: Option<&'static str>,
     /// Text that takes the place of the rules' own texts.
     pub error: Option<&'static str>,
 }
@@ -82,6 +90,14 @@ pub enum Rule {
     Equals(Value),
     NotEquals(Value),
     Uuid,
+    /// A Lua pattern.
+    Matches(&'static str),
+    /// Lua patterns that must not match, each with its text.
+    MatchNone(&'static [(&'static str, &'static str)]),
+    /// Lua patterns that must all match, each with its text.
+    MatchAll(&'static [(&'static str, &'static str)]),
+    /// Lua patterns of which one must match, and the text when none does.
+    MatchAny(&'static [&'static str], &'static str),
     /// Sets of values that cannot stand together in this list.
     MutuallyExclusiveSubsets(Vec<Vec<&'static str>>),
     /// A check of its own; the name is shown by `GET /schemas/...`.
@@ -106,6 +122,10 @@ impl Field {
             referenceable: false,
             encrypted: false,
             immutable: false,
+            transient: false,
+            null_is_default: false,
+            sparse: false,
+            feature: None,
             error: None,
         }
     }
@@ -136,6 +156,31 @@ impl Field {
     /// May be null (what `Option<T>` says).
     pub fn nullable(mut self) -> Self {
         self.required = false;
+        self
+    }
+
+    /// Null is accepted and read as the default: for a plain Rust type whose field Kong lets be null.
+    pub fn optional(mut self) -> Self {
+        self.required = false;
+        self.null_is_default = true;
+        self
+    }
+
+    /// Accepted and checked, but no part of the row.
+    pub fn transient(mut self) -> Self {
+        self.transient = true;
+        self
+    }
+
+    /// Left out of the row when it is null.
+    pub fn sparse(mut self) -> Self {
+        self.sparse = true;
+        self
+    }
+
+    /// Part of the schema only on nodes that have this feature.
+    pub fn feature(mut self, feature: &'static str) -> Self {
+        self.feature = Some(feature);
         self
     }
 
@@ -258,6 +303,43 @@ impl Field {
 
     pub fn starts_with(self, prefix: &'static str) -> Self {
         self.rule(Rule::StartsWith(prefix))
+    }
+
+    pub fn len_eq(self, n: usize) -> Self {
+        self.rule(Rule::LenEq(n))
+    }
+
+    pub fn contains(self, value: impl Into<Value>) -> Self {
+        self.rule(Rule::Contains(value.into()))
+    }
+
+    /// The one value that is accepted; null says that the field cannot be set.
+    pub fn equals(self, value: impl Into<Value>) -> Self {
+        self.rule(Rule::Equals(value.into()))
+    }
+
+    pub fn not_equals(self, value: impl Into<Value>) -> Self {
+        self.rule(Rule::NotEquals(value.into()))
+    }
+
+    /// A Lua pattern that the text must match.
+    pub fn matches(self, pattern: &'static str) -> Self {
+        self.rule(Rule::Matches(pattern))
+    }
+
+    /// Lua patterns that must not match, each with its text.
+    pub fn match_none(self, patterns: &'static [(&'static str, &'static str)]) -> Self {
+        self.rule(Rule::MatchNone(patterns))
+    }
+
+    /// Lua patterns that must all match, each with its text.
+    pub fn match_all(self, patterns: &'static [(&'static str, &'static str)]) -> Self {
+        self.rule(Rule::MatchAll(patterns))
+    }
+
+    /// Lua patterns of which one must match, and the text when none does.
+    pub fn match_any(self, patterns: &'static [&'static str], error: &'static str) -> Self {
+        self.rule(Rule::MatchAny(patterns, error))
     }
 
     pub fn uuid(self) -> Self {

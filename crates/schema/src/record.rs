@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::check::Check;
 use crate::field::{Field, Kind};
+use crate::violations::Violations;
 
 /// Fields in the order of their declaration, checks across them, and shorthands.
 #[derive(Clone, Debug, Default)]
@@ -100,6 +101,36 @@ pub struct EntitySchema {
     pub ttl: bool,
     /// Plugin that brings the entity.
     pub plugin: Option<&'static str>,
+    /// What the value of one field adds to the schema of a row.
+    pub subschema: Option<Subschema>,
+    /// What happens to values on their way into a row.
+    pub transforms: Vec<Transform>,
+}
+
+/// How the value of one field chooses a part of a row's schema.
+#[derive(Clone, Copy, Debug)]
+pub struct Subschema {
+    /// The field that chooses; of a list its first element.
+    pub key: &'static str,
+    /// Text for a value that chooses nothing; `%s` stands for it.
+    pub unknown: &'static str,
+    /// What is chosen; without it the [`Context`](crate::validate::Context) is asked.
+    pub choose: Option<fn(&str) -> Option<Chosen>>,
+}
+
+/// What is chosen: the record of the [`Kind::Chosen`] field, fields that take the place of those of the same name, and checks.
+#[derive(Clone, Debug, Default)]
+pub struct Chosen {
+    pub config: Option<&'static Record>,
+    pub fields: Vec<Field>,
+    pub checks: Vec<Check>,
+}
+
+/// A change of a valid row before it is stored, made when one of `fields` was written.
+#[derive(Clone, Copy, Debug)]
+pub struct Transform {
+    pub fields: &'static [&'static str],
+    pub apply: fn(&mut Map<String, Value>) -> Result<(), Violations>,
 }
 
 impl EntitySchema {
@@ -115,6 +146,8 @@ impl EntitySchema {
             admin_api: true,
             ttl: false,
             plugin: None,
+            subschema: None,
+            transforms: Vec::new(),
         }
     }
 
@@ -160,6 +193,24 @@ impl EntitySchema {
 
     pub fn plugin(mut self, name: &'static str) -> Self {
         self.plugin = Some(name);
+        self
+    }
+
+    /// The part of a row's schema that the field `key` chooses among those that the node has installed.
+    pub fn installed(mut self, key: &'static str, unknown: &'static str) -> Self {
+        self.subschema = Some(Subschema { key, unknown, choose: None });
+        self
+    }
+
+    /// The part of a row's schema that the field `key` chooses.
+    pub fn chooses(mut self, key: &'static str, unknown: &'static str, choose: fn(&str) -> Option<Chosen>) -> Self {
+        self.subschema = Some(Subschema { key, unknown, choose: Some(choose) });
+        self
+    }
+
+    /// Changes a valid row before it is stored, when one of these fields was written.
+    pub fn transform(mut self, fields: &'static [&'static str], apply: fn(&mut Map<String, Value>) -> Result<(), Violations>) -> Self {
+        self.transforms.push(Transform { fields, apply });
         self
     }
 
