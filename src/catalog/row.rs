@@ -1,11 +1,9 @@
 //! One row of an entity.
 
-use std::any::Any;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use schema::{EntitySchema, EntityType, Object};
-use serde::de::DeserializeOwned;
+use schema::{EntitySchema, EntityType, Object, Typed};
 use uuid::Uuid;
 
 /// A row. The body is JSON text, which is small to keep, ready to be served, and what disk and peers hold too; the typed
@@ -16,7 +14,7 @@ pub struct Row {
     /// When the row is gone, in milliseconds since the epoch; only rows of entities with `ttl` have it.
     pub expires: Option<u64>,
     body: Box<str>,
-    typed: OnceLock<Arc<dyn Any + Send + Sync>>,
+    typed: OnceLock<Typed>,
 }
 
 impl Row {
@@ -57,13 +55,17 @@ impl Row {
     }
 
     /// The row as its entity's struct; `None` when it does not fit, which validation rules out.
-    pub fn typed<T: EntityType + DeserializeOwned + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+    pub fn typed<T: EntityType + Send + Sync + 'static>(&self) -> Option<Arc<T>> {
+        self.typed_any()?.downcast().ok()
+    }
+
+    /// The row as its entity's struct, whichever that is.
+    pub fn typed_any(&self) -> Option<Typed> {
         if let Some(typed) = self.typed.get() {
-            return typed.clone().downcast().ok();
+            return Some(Arc::clone(typed));
         }
-        let typed: Arc<T> = Arc::new(schema::read(T::record(), serde_json::from_str(&self.body).ok()?).ok()?);
-        let _ = self.typed.set(typed.clone());
-        Some(typed)
+        let typed = (self.schema.parse)(&self.body)?;
+        Some(Arc::clone(self.typed.get_or_init(|| typed)))
     }
 }
 

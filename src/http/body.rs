@@ -106,6 +106,51 @@ impl Body {
     }
 }
 
+impl Body {
+    /// Reads on until the body is at its end or `limit` bytes are there; what comes after them still streams.
+    pub async fn buffer(&mut self, limit: usize) -> Result<(), BodyError> {
+        let Self::Stream(source) = self else { return Ok(()) };
+        if source.length().is_some_and(|n| n > limit as u64) {
+            return Ok(());
+        }
+        let mut read = BytesMut::new();
+        while read.len() <= limit {
+            match poll_fn(|cx| source.poll_chunk(cx)).await {
+                Some(Ok(chunk)) => read.extend_from_slice(&chunk),
+                Some(Err(error)) => return Err(error),
+                None => {
+                    *self = read.freeze().into();
+                    return Ok(());
+                }
+            }
+        }
+        if let Self::Stream(rest) = std::mem::take(self) {
+            *self = Self::Stream(Box::new(Prefixed { first: read.freeze(), rest }));
+        }
+        Ok(())
+    }
+}
+
+/// A stream whose first bytes were read already.
+struct Prefixed {
+    first: Bytes,
+    rest: Box<dyn BodySource>,
+}
+
+impl BodySource for Prefixed {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        if self.first.is_empty() { self.rest.poll_chunk(cx) } else { Poll::Ready(Some(Ok(std::mem::take(&mut self.first)))) }
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.rest.length().map(|n| n + self.first.len() as u64)
+    }
+
+    fn trailers(&mut self) -> Option<crate::http::Headers> {
+        self.rest.trailers()
+    }
+}
+
 impl From<Bytes> for Body {
     fn from(bytes: Bytes) -> Self {
         if bytes.is_empty() { Self::Empty } else { Self::Bytes(bytes) }

@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use crate::http::{Request, Response};
 use crate::model::{Consumer, Route, Service};
-use crate::plugin::World;
+use crate::plugin::{Instance, World};
 
 /// One request from its arrival to its log record.
 pub struct Exchange {
@@ -41,6 +41,8 @@ pub struct Exchange {
     pub correlation_id: Option<String>,
     /// Bytes of the request head and body as received, and of the answer as sent.
     pub size: Sizes,
+    /// Configurations that run on this request, in the order of their priority, as far as they are known.
+    pub chosen: SmallVec<[Instance; 4]>,
     scratch: SmallVec<[(Uuid, Box<dyn Any>); 2]>,
 }
 
@@ -206,8 +208,34 @@ impl Exchange {
             tries: SmallVec::new(),
             correlation_id: None,
             size: Sizes::default(),
+            chosen: SmallVec::new(),
             scratch: SmallVec::new(),
         }
+    }
+
+    /// Begins with another request, in the memory of the last one.
+    pub fn restart(&mut self, request: Request, client: Client, world: Arc<dyn World>, request_id: RequestId) {
+        let mut response = std::mem::take(&mut self.response);
+        response.headers.clear();
+        let path = std::mem::take(&mut self.path);
+        *self = Self::new(request, client, world, request_id);
+        self.response.headers = response.headers;
+        self.path = path;
+        self.path.clear();
+    }
+
+    /// Gives the request back and lets go of everything that the exchange held.
+    pub fn clear(&mut self) -> Request {
+        self.route = None;
+        self.service = None;
+        self.authenticated = Authenticated::default();
+        self.chosen.clear();
+        self.scratch.clear();
+        self.response.body = crate::http::Body::Empty;
+        self.response.tunnel = None;
+        let mut request = std::mem::take(&mut self.request);
+        request.body = crate::http::Body::Empty;
+        request
     }
 
     /// Keeps something of this plugin instance from one phase to a later one.

@@ -42,6 +42,8 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     const PHASES: Phases;
     /// Which foreign keys a plugin row of this name may set.
     const SCOPES: Scopes = Scopes::ALL;
+    /// Whether a body filter changes the length of the body.
+    const CHANGES_BODY: bool = false;
     /// Protocols that `protocols` of a plugin row may hold; they are its default too.
     const PROTOCOLS: &'static [&'static str] = &["grpc", "grpcs", "http", "https"];
 

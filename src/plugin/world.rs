@@ -9,6 +9,9 @@ use crate::model::Consumer;
 
 /// The configuration as one request sees it, from its start to its end. The snapshot implements it.
 pub trait World: Send + Sync {
+    /// The implementation behind the trait.
+    fn as_any(&self) -> &dyn Any;
+
     /// The row of `entity` whose unique `field` has this value, as its typed struct.
     fn find_any(&self, entity: &'static str, field: &'static str, value: &str) -> Option<Arc<dyn Any + Send + Sync>>;
 

@@ -41,7 +41,7 @@ pub fn entity(input: TokenStream) -> TokenStream {
             impl ::schema::EntityType for #name {
                 fn entity() -> &'static ::schema::EntitySchema {
                     static SCHEMA: ::std::sync::LazyLock<::schema::EntitySchema> = ::std::sync::LazyLock::new(|| {
-                        ::schema::EntitySchema::new(<#name as ::schema::RecordType>::record()).doc(#doc) #(#calls)*
+                        ::schema::EntitySchema::new::<#name>(<#name as ::schema::RecordType>::record()).doc(#doc) #(#calls)*
                     });
                     &SCHEMA
                 }

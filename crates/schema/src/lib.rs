@@ -29,7 +29,7 @@ pub mod violations;
 pub use check::Check;
 pub use complete::read;
 pub use field::{Field, Kind, OnDelete, Rule};
-pub use record::{Chosen, EntitySchema, EntityType, Record, RecordType};
+pub use record::{Chosen, EntitySchema, EntityType, Record, RecordType, Typed};
 pub use serde_json::{Map, Value, json};
 pub use troop_schema_derive::{Entity, Record};
 pub use types::FieldType;

@@ -105,6 +105,8 @@ pub struct EntitySchema {
     pub subschema: Option<Subschema>,
     /// What happens to values on their way into a row.
     pub transforms: Vec<Transform>,
+    /// Reads a row's text into the entity's struct.
+    pub parse: fn(&str) -> Option<Typed>,
 }
 
 /// How the value of one field chooses a part of a row's schema.
@@ -133,9 +135,13 @@ pub struct Transform {
     pub apply: fn(&mut Map<String, Value>) -> Result<(), Violations>,
 }
 
+/// A row as its entity's struct.
+pub type Typed = std::sync::Arc<dyn std::any::Any + Send + Sync>;
+
 impl EntitySchema {
-    pub fn new(record: &'static Record) -> Self {
+    pub fn new<T: serde::de::DeserializeOwned + Send + Sync + 'static>(record: &'static Record) -> Self {
         Self {
+            parse: |text| Some(std::sync::Arc::new(serde_json::from_str::<T>(text).ok()?)),
             name: "",
             doc: "",
             record,

@@ -10,8 +10,9 @@ use crate::proxy::client::chunked::Decoder;
 use crate::proxy::client::connection::Answer;
 use crate::proxy::client::head::Framing;
 use crate::proxy::client::pool::Key;
-use crate::proxy::client::{Ask, Client, Connection, Timeouts};
+use crate::proxy::client::{Ask, Client, Connection};
 use crate::proxy::stream::Stream;
+use crate::snapshot::Timeouts;
 
 /// Gives `response` its body: at hand when all of it has come already, streaming otherwise. A connection that is free again
 /// goes back to the pool.

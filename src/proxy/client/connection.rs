@@ -10,8 +10,9 @@ use tokio::io::{AsyncReadExt, AsyncWrite};
 use crate::http::{Body, Response};
 use crate::proxy::client::deadline::Deadline;
 use crate::proxy::client::head::{self, Framing, Parsed};
-use crate::proxy::client::{Ask, Failure, Timeouts};
+use crate::proxy::client::{Ask, Failure};
 use crate::proxy::stream::Stream;
+use crate::snapshot::Timeouts;
 
 /// Bytes read at once.
 const READ: usize = 16 * 1024;

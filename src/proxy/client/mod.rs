@@ -7,7 +7,6 @@
 //! | [`chunked`] | the chunked transfer coding |
 //! | [`head`] | the head of an answer |
 //! | [`pool`] | idle connections, the last one used first |
-//! | [`tls`] | TLS towards upstreams |
 
 pub mod body;
 pub mod chunked;
@@ -15,7 +14,6 @@ pub mod connection;
 pub mod deadline;
 pub mod head;
 pub mod pool;
-pub mod tls;
 
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -26,10 +24,10 @@ use tokio::net::TcpStream;
 
 use crate::http::{Body, BodyError, Response};
 use crate::proxy::stream::Stream;
+use crate::snapshot::{Timeouts, UpstreamTls};
 
 pub use connection::Connection;
 use pool::{Key, Pool};
-pub use tls::UpstreamTls;
 
 /// Where a connection leads.
 #[derive(Clone, Debug)]
@@ -44,14 +42,6 @@ pub struct TlsOrigin {
     pub tls: Arc<UpstreamTls>,
     /// Name sent as SNI and verified; an address is verified and not sent.
     pub name: rustls::pki_types::ServerName<'static>,
-}
-
-/// Time limits of one request, each between two successive operations.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    pub connect: Duration,
-    pub write: Duration,
-    pub read: Duration,
 }
 
 /// Why a try to get an answer failed.

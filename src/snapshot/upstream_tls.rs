@@ -1,7 +1,7 @@
 //! TLS towards upstreams: verification, authorities and client certificates of a service.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, LazyLock};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
@@ -64,6 +64,28 @@ impl UpstreamTls {
         };
         config.resumption = Resumption::in_memory_sessions(256);
         Ok(Self { id: NEXT.fetch_add(1, Ordering::Relaxed), config: Arc::new(config) })
+    }
+
+    /// Encryption without knowing with whom.
+    pub fn unverified() -> Arc<Self> {
+        static SHARED: LazyLock<Arc<UpstreamTls>> =
+            LazyLock::new(|| Arc::new(UpstreamTls::new(Terms::default()).expect("terms without certificates are usable")));
+        Arc::clone(&SHARED)
+    }
+
+    /// Terms under which every handshake fails.
+    pub fn unusable() -> Arc<Self> {
+        static SHARED: LazyLock<Arc<UpstreamTls>> = LazyLock::new(|| {
+            let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+            let config = ClientConfig::builder_with_provider(Arc::clone(&provider))
+                .with_safe_default_protocol_versions()
+                .expect("the provider has the default versions")
+                .dangerous()
+                .with_custom_certificate_verifier(Arc::new(TrustsNobody(provider)))
+                .with_no_client_auth();
+            Arc::new(UpstreamTls { id: 0, config: Arc::new(config) })
+        });
+        Arc::clone(&SHARED)
     }
 
     /// Connections made under different terms are never mixed up.
