@@ -1,0 +1,69 @@
+//! One call of the Admin API, as endpoints see it.
+
+use std::sync::Arc;
+
+use actix_web::http::Method;
+use schema::EntitySchema;
+use serde_json::Value;
+
+use crate::admin::body::Body;
+use crate::admin::context::Context;
+use crate::admin::query::Query;
+use crate::admin::table::Params;
+use crate::catalog::{Catalog, Key, WriteError};
+
+/// A call: what was asked, and the node that is asked.
+pub struct Call {
+    pub context: Arc<Context>,
+    /// The configuration when the call came; it does not change under the call.
+    pub catalog: Arc<Catalog>,
+    pub method: Method,
+    /// The path as it came.
+    pub path: String,
+    pub params: Params,
+    pub query: Query,
+    pub body: Body,
+}
+
+impl Call {
+    /// The decoded segment that stands in the place of `{name}`.
+    pub fn param(&self, name: &str) -> &str {
+        self.params.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)
+    }
+
+    /// Puts another value in the place of a segment.
+    pub fn set_param(&mut self, name: &str, value: String) {
+        self.params.retain(|(n, _)| n != name);
+        self.params.push((name.to_owned(), value));
+    }
+
+    /// The body's member of this name, whatever the body's kind.
+    pub fn member(&self, name: &str) -> Option<&Value> {
+        match &self.body {
+            Body::Json(body) => body.get(name),
+            Body::Form(form) => form.get(name),
+            Body::Absent | Body::Yaml(_) => None,
+        }
+    }
+
+    /// What the segment `{entity}` names: a row by its id or by its endpoint key.
+    pub fn key(&self, entity: &EntitySchema) -> Result<Key, WriteError> {
+        key(entity, self.param(entity.name))
+    }
+}
+
+/// What a segment names: a uuid is an id, everything else the value of the endpoint key.
+pub fn key(entity: &EntitySchema, segment: &str) -> Result<Key, WriteError> {
+    if let Some(id) = uuid(segment) {
+        return Ok(Key::Id(id));
+    }
+    match entity.endpoint_key {
+        Some(field) => Ok(Key::Unique { field, value: segment.to_owned() }),
+        None => Err(WriteError::invalid_primary_key()),
+    }
+}
+
+/// A uuid in its one form with hyphens.
+pub fn uuid(text: &str) -> Option<uuid::Uuid> {
+    (text.len() == 36).then(|| uuid::Uuid::try_parse(text).ok()).flatten()
+}

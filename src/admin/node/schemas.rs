@@ -1,0 +1,37 @@
+//! `/schemas`: what rows may hold, and whether a body would be accepted.
+
+use crate::admin::answer::{Answer, Outcome};
+use crate::admin::call::Call;
+use crate::admin::entities::input;
+use crate::admin::table::{Table, handler};
+use crate::catalog::WriteError;
+use crate::model;
+
+pub fn endpoints(table: &mut Table) {
+    table.set(
+        "/schemas/{name}/validate",
+        "POST",
+        handler(|call| async {
+            let name = call.param("name").to_owned();
+            validate(call, &name).await
+        }),
+    );
+    for entity in ["plugins", "vaults"] {
+        table.put(&format!("/schemas/{entity}/validate"), [("POST", handler(move |call| validate(call, entity)))]);
+    }
+}
+
+/// Whether a body would be accepted, as far as the schema alone can tell.
+async fn validate(mut call: Call, name: &str) -> Outcome {
+    let entity = model::entity(name).ok_or_else(|| unknown_entity(name))?;
+    let mut input = input::take(&mut call, entity, None);
+    if entity.ttl {
+        input.remove("ttl");
+    }
+    schema::validate::insert(entity, input, &call.context.schemas.context()).map_err(WriteError::schema_violation)?;
+    Ok(Answer::message(200, "schema validation successful"))
+}
+
+fn unknown_entity(name: &str) -> Answer {
+    Answer::message(404, format!("No entity named '{name}'"))
+}

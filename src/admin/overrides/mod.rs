@@ -1,0 +1,34 @@
+//! What single entities do otherwise than the generated endpoints, one file each.
+
+mod acls;
+mod certificates;
+
+mod consumers;
+mod plugins;
+mod targets;
+mod upstreams;
+
+use schema::EntitySchema;
+
+use crate::admin::table::Table;
+
+/// Puts the overrides in the place of what was generated.
+pub fn endpoints(table: &mut Table) {
+    certificates::endpoints(table);
+
+    consumers::endpoints(table);
+    plugins::endpoints(table);
+    targets::endpoints(table);
+    upstreams::endpoints(table);
+}
+
+/// What the status listener shows of a node without a database, whose Admin API may be off.
+pub fn health_endpoints(table: &mut Table) {
+    targets::read_endpoints(table);
+    upstreams::endpoints(table);
+}
+
+/// A field that names a row among its siblings, for an entity without an endpoint key.
+pub fn nested_key(entity: &EntitySchema) -> Option<&'static str> {
+    [acls::NESTED_KEY].into_iter().find(|(name, _)| *name == entity.name).map(|(_, field)| field)
+}
