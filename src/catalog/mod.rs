@@ -9,12 +9,14 @@
 //! | [`page`] | pages of rows, by id and by tag |
 //! | [`change`] | what is asked of the catalog, and what becomes of it |
 //! | [`error`] | why a change is refused, in Kong's words |
+//! | [`vault`] | values that stand somewhere else: `{vault://env/my-secret}` |
 
 pub mod change;
 pub mod error;
 pub mod page;
 pub mod row;
 mod table;
+pub mod vault;
 
 use std::sync::{Arc, LazyLock};
 
