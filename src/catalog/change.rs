@@ -5,7 +5,7 @@ use std::sync::Arc;
 use schema::{EntitySchema, Object};
 use uuid::Uuid;
 
-use super::{Key, Row, Scope};
+use super::{Catalog, Key, Row, Scope};
 
 /// A change of configuration, as the Admin API or an import asks for it.
 #[derive(Clone, Debug)]
@@ -29,11 +29,12 @@ pub enum Change {
 }
 
 /// What a change does, row by row.
-#[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub edits: Vec<Edit>,
     /// The row that the change was about.
     pub outcome: Outcome,
+    /// The catalog with the change made.
+    pub next: Catalog,
 }
 
 /// One row's part of a plan.

@@ -122,6 +122,11 @@ impl WriteError {
         Self::new(13, "foreign keys unresolved", message, Details::Fields(Value::Object(fields)))
     }
 
+    /// The text for one field of [`Self::unresolved`].
+    pub fn unresolved_text(parent: &str, field: &str, value: &Value) -> String {
+        format!("the foreign key cannot be resolved with '{}' for an existing '{parent}' entity", inline(&json!({field: value})))
+    }
+
     /// A row that is named in a list of another entity cannot be deleted.
     pub fn listed_by(what: &str, id: Uuid, entity: &str, other: Uuid) -> Self {
         let message = format!("{what} {id} is still referenced by {entity} (id = {other})");

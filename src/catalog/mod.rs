@@ -12,8 +12,11 @@
 //! | [`vault`] | values that stand somewhere else: `{vault://env/my-secret}` |
 
 pub mod change;
+mod delete;
 pub mod error;
+mod invariants;
 pub mod page;
+mod plan;
 pub mod row;
 mod table;
 pub mod vault;
@@ -154,6 +157,22 @@ impl Catalog {
         if let Some(table) = self.table_mut(row.schema) {
             table.insert(row);
         }
+    }
+
+    fn remove(&mut self, schema: &EntitySchema, id: &Uuid) {
+        if let Some(table) = self.table_mut(schema) {
+            table.remove(id);
+        }
+    }
+
+    /// The fields of an entity whose values are unique each for itself.
+    fn unique_fields(&self, entity: &str) -> impl Iterator<Item = &'static str> {
+        self.table(entity).into_iter().flat_map(Table::unique_fields)
+    }
+
+    /// When the first row ends, in milliseconds since the epoch.
+    pub fn next_end(&self) -> Option<u64> {
+        self.tables().filter_map(|table| table.ends.get_min().map(|(end, _)| *end)).min()
     }
 
     fn table_mut(&mut self, schema: &EntitySchema) -> Option<&mut Table> {

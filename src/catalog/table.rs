@@ -81,6 +81,11 @@ impl Table {
         self.tags.range(bounds).map(|(_, id)| *id)
     }
 
+    /// Ids of the rows whose end has come.
+    pub fn ended(&self, now: u64) -> impl Iterator<Item = Uuid> {
+        self.ends.range(..=(now, Uuid::max())).map(|(_, id)| *id)
+    }
+
     /// Puts a row in the place of the one with its id.
     pub fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.id);
@@ -105,6 +110,25 @@ impl Table {
             self.ends.insert((end, row.id));
         }
         self.rows.insert(row.id, row);
+    }
+
+    /// Indexes hold as many entries as the rows have values. Rows whose time is over may have lost a value to another row.
+    pub fn check_sizes(&self) {
+        if self.rows.values().any(|row| row.expired()) {
+            return;
+        }
+        let bodies: Vec<Object> = self.rows.values().map(|row| row.object()).collect();
+        let count = |has: &dyn Fn(&Object) -> usize| bodies.iter().map(has).sum::<usize>();
+        for (field, index) in &self.unique {
+            let values = count(&|body| usize::from(body.get(*field).and_then(text).is_some()));
+            assert_eq!(index.len(), values, "{} by {field}", self.schema.name);
+        }
+        for (field, index) in &self.foreign {
+            let parents = count(&|body| usize::from(parent(body, field).is_some()));
+            assert_eq!(index.len(), parents, "{} by {field}", self.schema.name);
+        }
+        let keys = count(&|body| usize::from(compound_key(self.schema, body).is_some()));
+        assert_eq!(self.compound.len(), keys, "{} by compound key", self.schema.name);
     }
 
     pub fn remove(&mut self, id: &Uuid) -> Option<Arc<Row>> {
