@@ -1,5 +1,7 @@
 //! Deletion: what goes with a row, and what forbids it.
 
+use std::collections::HashSet;
+
 use schema::{EntitySchema, Kind, OnDelete, Value};
 use uuid::Uuid;
 
@@ -12,12 +14,13 @@ impl Draft<'_> {
     pub fn delete(&mut self, entity: &'static EntitySchema, id: Uuid) -> Result<(), WriteError> {
         check_lists(&self.catalog, entity, id)?;
         let mut doomed = vec![(entity, id)];
+        let mut names = HashSet::from([(entity.name, id)]);
         let mut at = 0;
         while let Some(&(parent, id)) = doomed.get(at) {
             at += 1;
             for (child, field, _) in children(parent).filter(|(.., on_delete)| *on_delete == OnDelete::Cascade) {
                 for row in self.catalog.children(child.name, field, id) {
-                    if !doomed.contains(&(child, row.id)) {
+                    if names.insert((child.name, row.id)) {
                         doomed.push((child, row.id));
                     }
                 }
@@ -25,7 +28,7 @@ impl Draft<'_> {
         }
         for &(parent, id) in &doomed {
             for (child, field, _) in children(parent).filter(|(.., on_delete)| *on_delete == OnDelete::Restrict) {
-                if self.catalog.children(child.name, field, id).any(|row| !doomed.contains(&(child, row.id))) {
+                if self.catalog.children(child.name, field, id).any(|row| !names.contains(&(child.name, row.id))) {
                     return Err(WriteError::still_referenced(child.name, parent.name));
                 }
             }

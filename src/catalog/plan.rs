@@ -81,13 +81,7 @@ impl Draft<'_> {
         self.finish(entity, id, body, extras.end(None))
     }
 
-    fn upsert(
-        &mut self,
-        entity: &'static EntitySchema,
-        key: Key,
-        scope: Option<Scope>,
-        mut input: Object,
-    ) -> Result<Outcome, WriteError> {
+    fn upsert(&mut self, entity: &'static EntitySchema, key: Key, scope: Option<Scope>, mut input: Object) -> Result<Outcome, WriteError> {
         check_key(entity, &key)?;
         let existing = self.catalog.select(entity.name, &key, scope).cloned();
         let id = match (&key, &existing) {
@@ -109,13 +103,7 @@ impl Draft<'_> {
         Ok(if existing.is_some() { Outcome::Updated(row) } else { Outcome::Created(row) })
     }
 
-    fn update(
-        &mut self,
-        entity: &'static EntitySchema,
-        key: Key,
-        scope: Option<Scope>,
-        mut input: Object,
-    ) -> Result<Arc<Row>, WriteError> {
+    fn update(&mut self, entity: &'static EntitySchema, key: Key, scope: Option<Scope>, mut input: Object) -> Result<Arc<Row>, WriteError> {
         check_key(entity, &key)?;
         let Some(existing) = self.catalog.select(entity.name, &key, scope).cloned() else {
             return Err(match &key {
@@ -131,13 +119,7 @@ impl Draft<'_> {
     }
 
     /// Puts a validated row in place, with what its transient fields ask for.
-    fn finish(
-        &mut self,
-        entity: &'static EntitySchema,
-        id: Uuid,
-        mut body: Object,
-        end: Option<u64>,
-    ) -> Result<Arc<Row>, WriteError> {
+    fn finish(&mut self, entity: &'static EntitySchema, id: Uuid, mut body: Object, end: Option<u64>) -> Result<Arc<Row>, WriteError> {
         let transient: Vec<_> = entity.record.fields.iter().filter(|f| f.transient).collect();
         let asked: Object = transient.iter().filter_map(|f| body.remove_entry(f.name)).collect();
         if entity.name == "plugins" {
@@ -360,3 +342,6 @@ fn check_key(entity: &EntitySchema, key: &Key) -> Result<(), WriteError> {
         Err(text) => Err(WriteError::invalid_unique(field, &text)),
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,13 @@ pub fn record(record: &Record, mut input: Object, context: &Context) -> Result<O
     if errors.is_empty() { Ok(input) } else { Err(errors) }
 }
 
+/// Checks one value that stands alone, such as a name in a path.
+pub fn value(field: &Field, value: &Value) -> Result<(), String> {
+    static NONE: Record = Record { fields: Vec::new(), checks: Vec::new(), shorthands: Vec::new() };
+    let wrong = check_value(Shape::of(&NONE, &Context::bare()), field, value);
+    wrong.map_err(|what| rules::shown(&what))
+}
+
 /// What is wrong with one value.
 pub(crate) fn check_value(shape: Shape, field: &Field, value: &Value) -> Result<(), Value> {
     let own = |text: &str| Value::String(field.error.unwrap_or(text).to_owned());
