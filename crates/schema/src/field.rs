@@ -143,8 +143,11 @@ impl Field {
         self
     }
 
+    /// What the field is for; without a text of its own it keeps that of its type.
     pub fn doc(mut self, doc: &'static str) -> Self {
-        self.doc = doc;
+        if !doc.is_empty() {
+            self.doc = doc;
+        }
         self
     }
 

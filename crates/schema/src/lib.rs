@@ -5,7 +5,9 @@
 //! | [`field`] | one field: kind, default, rules |
 //! | [`record`] | a list of fields with checks across them; entities |
 //! | [`check`] | checks across fields: at least one of, conditional, mutually required, ... |
-//! | [`types`] | Rust types that are fields: `Option`, `Vec`, `Set`, and the semantic ones (`Host`, `Path`, `HeaderName`, ...) |
+//! | [`types`] | Rust types that are fields: `Option`, `Vec`, `Set`, ... |
+//! | [`text`] | the semantic ones: `Host`, `Path`, `HeaderName`, ... |
+//! | [`host`], [`url`] | host names with ports, URLs |
 //! | [`validate`] | input -> a complete row, or every violation at once |
 //! | [`complete`] | the first half of that: other spellings, defaults, merging |
 //! | [`infer`] | forms, where everything is text -> input |
@@ -18,11 +20,14 @@ pub mod check;
 pub mod complete;
 pub mod describe;
 pub mod field;
+pub mod host;
 pub mod infer;
 pub mod lua;
 pub mod record;
 pub mod rules;
+pub mod text;
 pub mod types;
+pub mod url;
 pub mod validate;
 pub mod violations;
 

@@ -6,6 +6,7 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use crate::field::{Field, Kind};
+pub use crate::text::*;
 
 /// A Rust type that says which field it is.
 pub trait FieldType {
@@ -81,7 +82,7 @@ impl FieldType for uuid::Uuid {
     }
 }
 
-/// Tags of a row.
+/// A set of strings representing tags.
 pub type Tags = Set<Tag>;
 
 /// A foreign key: `{"id": uuid}`. `#[field(parent("services"))]` names the entity.
@@ -94,47 +95,4 @@ impl FieldType for Parent {
     fn field() -> Field {
         Field::foreign("").required()
     }
-}
-
-/// A string with a rule of its own: a type that derefs to `str`.
-macro_rules! text {
-    ($($(#[$doc:meta])* $name:ident $(. $call:ident ( $($argument:expr),* ))*;)+) => {
-        $($(#[$doc])*
-        #[derive(Clone, Debug, Default, PartialEq, Eq, Hash, PartialOrd, Ord, Deserialize)]
-        #[serde(transparent)]
-        pub struct $name(pub String);
-
-        impl FieldType for $name {
-            fn field() -> Field {
-                Field::new(Kind::String).required()$(.$call($($argument),*))*
-            }
-        }
-
-        impl std::ops::Deref for $name {
-            type Target = str;
-
-            fn deref(&self) -> &str {
-                &self.0
-            }
-        })+
-    };
-}
-
-text! {
-    /// A tag: printable, without `,` and `/`.
-    Tag;
-    /// Valid UTF-8 whose ASCII part is letters, digits and `.-_~`.
-    UtfName;
-    /// Host name or address without a port.
-    Host;
-    /// A path: starts with `/`, no empty segments.
-    Path;
-    /// A header field name.
-    HeaderName;
-    /// A cookie name.
-    CookieName;
-    /// An address or a range of addresses.
-    IpOrCidr;
-    /// A server name in TLS.
-    Sni;
 }
