@@ -67,7 +67,8 @@ pub struct Client {
     pub trusted: bool,
     /// `http` or `https`, as the connection is.
     pub scheme: &'static str,
-    /// Port of the listener.
+    /// Address and port of this end of the connection.
+    pub local: IpAddr,
     pub port: u16,
     pub tls: Option<Arc<Tls>>,
 }
