@@ -12,7 +12,7 @@ pub use consumer::Consumer;
 pub use plugin::PluginRow;
 pub use route::{Endpoint, Route};
 pub use service::Service;
-pub use upstream::{Target, Upstream};
+pub use upstream::{Healthchecks, Target, Upstream};
 
 /// Every entity, parents before children.
 pub static ENTITIES: std::sync::LazyLock<Vec<&'static EntitySchema>> = std::sync::LazyLock::new(|| {
