@@ -11,11 +11,19 @@
 //! | [`instance`] | a configured plugin behind one object-safe face |
 //! | [`world`] | what a request may look up: consumers, credentials |
 //! | [`auth`] | what all authentication plugins share |
+//! | [`counters`] | counters of fixed windows, shared by all workers |
+//! | [`limits`] | what the plugins that limit have in common |
+//! | [`redis`] | how a plugin's configuration names a Redis |
 
 pub mod auth;
+pub mod counters;
 pub mod exchange;
 pub mod instance;
+pub mod limits;
+pub mod redis;
 pub mod reply;
+#[cfg(test)]
+pub mod testing;
 pub mod world;
 
 use std::sync::Arc;
@@ -94,7 +102,9 @@ pub struct Env {
 
 /// Handles to what actors own, each defined in a file of `plugin/` and implemented in `actors/`.
 #[derive(Default)]
-pub struct Handles {}
+pub struct Handles {
+    pub counters: Arc<counters::Counters>,
+}
 
 /// A set of phases.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

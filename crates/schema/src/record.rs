@@ -51,6 +51,11 @@ impl Record {
         self
     }
 
+    /// Several of [`Record::alias`].
+    pub fn aliases(self, aliases: Vec<(Field, &'static [&'static str])>) -> Self {
+        aliases.into_iter().fold(self, |record, (field, path)| record.alias(field, path))
+    }
+
     /// A name that stands for several fields.
     pub fn expand(mut self, field: Field, expand: fn(&Value) -> Map<String, Value>) -> Self {
         self.shorthands.push(Shorthand { field, meaning: Meaning::Expand(expand) });

@@ -1,0 +1,83 @@
+//! What the plugins that limit have in common: whose counter it is, and checks of their configuration.
+
+use std::net::IpAddr;
+
+use schema::Check;
+use schema::check::Match;
+use serde_json::{Map, Value};
+use uuid::Uuid;
+
+use crate::plugin::counters::{Key, Period};
+use crate::plugin::{Env, Exchange};
+
+/// Whose requests are counted together.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Identifier<'a> {
+    Id(Uuid),
+    Text(&'a str),
+    Address(IpAddr),
+}
+
+/// The consumer, else the credential, else the client's address.
+pub fn consumer(x: &Exchange) -> Identifier<'_> {
+    match (&x.authenticated.consumer, &x.authenticated.credential) {
+        (Some(consumer), _) => Identifier::Id(consumer.id),
+        (None, Some(credential)) => Identifier::Text(&credential.id),
+        (None, None) => Identifier::Address(x.client.ip),
+    }
+}
+
+/// The part of a counter's key that comes from the plugin's configuration: configurations of one route and service share
+/// their counters.
+#[derive(Clone, Debug)]
+pub struct Scope {
+    plugin: &'static str,
+    pub route: Uuid,
+    pub service: Uuid,
+}
+
+impl Scope {
+    pub fn of(plugin: &'static str, env: &Env) -> Self {
+        Self { plugin, route: env.route.unwrap_or_default(), service: env.service.unwrap_or_default() }
+    }
+
+    /// The key of this identifier's counters; `name` tells several limits of a plugin apart.
+    pub fn key(&self, identifier: &Identifier, name: &str) -> Key {
+        let key = |kind: &[u8], identifier: &[u8]| {
+            let (route, service) = (self.route.as_bytes(), self.service.as_bytes());
+            Key::new(&[self.plugin.as_bytes(), route, service, name.as_bytes(), kind, identifier])
+        };
+        match identifier {
+            Identifier::Id(id) => key(b"id", id.as_bytes()),
+            Identifier::Text(text) => key(b"text", text.as_bytes()),
+            Identifier::Address(IpAddr::V4(address)) => key(b"v4", &address.octets()),
+            Identifier::Address(IpAddr::V6(address)) => key(b"v6", &address.octets()),
+        }
+    }
+}
+
+/// `then` is required when `when` has the value `is`.
+pub fn needs(when: &'static str, is: &'static str, then: &'static str) -> Check {
+    Check::conditional(when, Match::eq(is), then, Match::Required)
+}
+
+/// What the policy `redis` needs.
+pub fn redis_checks() -> [Check; 3] {
+    ["config.redis.host", "config.redis.port", "config.redis.timeout"].map(|field| needs("config.policy", "redis", field))
+}
+
+/// Limits of longer periods are not lower than those of shorter ones. `the` begins the text.
+pub fn check_order(limits: &Map<String, Value>, the: &str) -> Result<(), String> {
+    let limit = |period: Period| limits.get(period.name()).and_then(Value::as_f64);
+    for (n, shorter) in Period::ALL.into_iter().enumerate() {
+        for longer in Period::ALL.into_iter().skip(n + 1) {
+            if let (Some(low), Some(high)) = (limit(shorter), limit(longer))
+                && high < low
+            {
+                let (longer, shorter) = (longer.name(), shorter.name());
+                return Err(format!("{the} limit for {longer}({high:.1}) cannot be lower than the limit for {shorter}({low:.1})"));
+            }
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,132 @@
+//! What unit tests of plugins need: a validated configuration, a request without a server, a runtime.
+
+use std::any::Any;
+use std::future::Future;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+
+use schema::{Context, EntityType, Value, Violations, json};
+use uuid::Uuid;
+
+use crate::http::{Body, Method, Request};
+use crate::model::{Consumer, PluginRow, Route, Service};
+use crate::plugin::exchange::{Client, RequestId};
+use crate::plugin::{Descriptor, Env, Exchange, Handles, Plugin, World};
+
+/// The configuration as the Admin API would store it.
+pub fn validated<P: Plugin>(config: Value) -> Result<Value, Violations> {
+    let choose = |_: &str, _: &str| Some(Descriptor::of::<P>().chosen());
+    let context = Context { choose: &choose, ..Context::bare() };
+    let Value::Object(row) = json!({"name": P::NAME, "config": config}) else { unreachable!("a row is an object") };
+    let mut row = schema::validate::insert(PluginRow::entity(), row, &context)?;
+    Ok(row.remove("config").unwrap_or_default())
+}
+
+/// What the Admin API says about a configuration that it refuses.
+pub fn refused<P: Plugin>(config: Value) -> Value {
+    match validated::<P>(config) {
+        Ok(config) => panic!("accepted: {config}"),
+        Err(violations) => Value::Object(violations.0),
+    }
+}
+
+/// A plugin of that configuration, of no scope.
+pub fn plugin<P: Plugin>(config: Value) -> P {
+    plugin_with(config, &env())
+}
+
+pub fn plugin_with<P: Plugin>(config: Value, env: &Env) -> P {
+    let config = validated::<P>(config).unwrap_or_else(|violations| panic!("{violations}"));
+    let config = schema::read(<P::Config as schema::RecordType>::record(), config).expect("a valid configuration can be read");
+    P::new(config, env).unwrap_or_else(|violations| panic!("{violations}"))
+}
+
+pub fn env() -> Env {
+    Env {
+        id: Uuid::new_v4(),
+        instance_name: None,
+        route: None,
+        service: None,
+        consumer: None,
+        consumer_group: None,
+        handles: Arc::new(Handles::default()),
+    }
+}
+
+/// A request from 127.0.0.1 as it is when access begins, on no route: `exchange("GET", "/a?b=c", &[("Host", "a.test")])`.
+pub fn exchange(method: &str, target: &str, headers: &[(&str, &str)]) -> Exchange {
+    let mut request = Request { method: Method::parse(method), target: target.to_owned(), ..Request::default() };
+    for (name, value) in headers {
+        request.headers.append(name, value);
+    }
+    let client = Client {
+        ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
+        peer: SocketAddr::from(([127, 0, 0, 1], 50000)),
+        trusted: false,
+        scheme: "http",
+        port: 8000,
+        tls: None,
+    };
+    let mut x = Exchange::new(request, client, Arc::new(Nowhere), RequestId([b'0'; 32]));
+    x.path = x.request.raw_path().to_owned();
+    x.upstream.scheme = "http".to_owned();
+    x.upstream.host = "upstream.test".to_owned();
+    x.upstream.port = 80;
+    x.upstream.target = target.to_owned();
+    x
+}
+
+/// A request with a body.
+pub fn exchange_with_body(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Exchange {
+    let mut x = exchange(method, target, headers);
+    x.request.headers.set("Content-Length", body.len().to_string());
+    x.request.body = Body::from(bytes::Bytes::copy_from_slice(body.as_bytes()));
+    x
+}
+
+pub fn consumer(username: &str) -> Consumer {
+    row(json!({"username": username}))
+}
+
+pub fn service(name: &str) -> Service {
+    row(json!({"name": name, "host": "upstream.test"}))
+}
+
+pub fn route(name: &str) -> Route {
+    row(json!({"name": name, "paths": ["/"]}))
+}
+
+/// A valid row as its entity's struct.
+pub fn row<T: EntityType + serde::de::DeserializeOwned>(input: Value) -> T {
+    let Value::Object(mut input) = input else { panic!("a row is an object") };
+    input.entry("id").or_insert_with(|| Uuid::new_v4().to_string().into());
+    let row = schema::validate::insert(T::entity(), input, &Context::bare()).unwrap_or_else(|violations| panic!("{violations}"));
+    schema::read(T::record(), Value::Object(row)).expect("a valid row can be read")
+}
+
+/// Values of a header as text, in order.
+pub fn values(headers: &crate::http::Headers, name: &str) -> Vec<String> {
+    headers.get_all(name).map(|value| String::from_utf8_lossy(value).into_owned()).collect()
+}
+
+/// Runs a future to its end.
+pub fn run<F: Future>(future: F) -> F::Output {
+    actix_rt::System::new().block_on(future)
+}
+
+/// A configuration without rows.
+struct Nowhere;
+
+impl World for Nowhere {
+    fn find_any(&self, _: &'static str, _: &'static str, _: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+
+    fn get_any(&self, _: &'static str, _: Uuid) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+
+    fn children_any(&self, _: &'static str, _: &'static str, _: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
+        Vec::new()
+    }
+}
