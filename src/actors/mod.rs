@@ -2,6 +2,8 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`rate_limits`] | the owner of the counters of rate limits |
 //! | [`supervise`] | actors that survive their own panics |
 
+pub mod rate_limits;
 pub mod supervise;

@@ -167,6 +167,9 @@ pub struct Taken {
 }
 
 impl Counters {
+    /// Parts in which the table is swept, each short enough to do between two requests.
+    pub const PARTS: usize = 32;
+
     /// Counts one in each window that has a limit, or in none of them when a limit is reached. Exact with any number of
     /// threads: no more than the limit is ever counted.
     pub fn take(&self, key: Key, limits: &Periods<Option<f64>>, now: Moment) -> Taken {
@@ -189,10 +192,10 @@ impl Counters {
         });
     }
 
-    /// Drops the keys whose windows are all over.
-    pub fn sweep(&self, now: Moment) {
+    /// Drops the keys whose windows are all over, in one of [`Counters::PARTS`] parts of the table.
+    pub fn sweep(&self, part: usize, now: Moment) {
         let current = Period::ALL.map(|period| now.window(period));
-        for shard in &self.shards {
+        for shard in self.shards.iter().skip(part % Self::PARTS).step_by(Self::PARTS) {
             let mut shard = shard.write();
             let Shard { young, old } = &mut *shard;
             for generation in [young, old] {
@@ -442,12 +445,13 @@ mod tests {
         let counters = Counters::default();
         counters.take(key("a"), &limits(&[(Period::Minute, 5.0)]), Moment(0));
         counters.take(key("b"), &limits(&[(Period::Day, 5.0)]), Moment(0));
-        counters.sweep(Moment(59_000));
+        let sweep = |now| (0..Counters::PARTS).for_each(|part| counters.sweep(part, Moment(now)));
+        sweep(59_000);
         assert_eq!(counters.len(), 2);
-        counters.sweep(Moment(60_000));
+        sweep(60_000);
         assert_eq!(counters.len(), 1);
         assert_eq!(counters.read(key("b"), Moment(60_000))[3], 1);
-        counters.sweep(Moment(86_400_000));
+        sweep(86_400_000);
         assert!(counters.is_empty());
     }
 

@@ -118,6 +118,10 @@ pub fn run<F: Future>(future: F) -> F::Output {
 struct Nowhere;
 
 impl World for Nowhere {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
     fn find_any(&self, _: &'static str, _: &'static str, _: &str) -> Option<Arc<dyn Any + Send + Sync>> {
         None
     }

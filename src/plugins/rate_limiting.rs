@@ -33,16 +33,8 @@ use crate::plugin::redis::{self, RedisConfig};
 use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply};
 
 const PERIOD_FIELDS: &[&str] = &["config.second", "config.minute", "config.hour", "config.day", "config.month", "config.year"];
-const CHECKED_FIELDS: &[&str] = &[
-    "config.second",
-    "config.minute",
-    "config.hour",
-    "config.day",
-    "config.month",
-    "config.year",
-    "config.policy",
-    "config.sync_rate",
-];
+const CHECKED_FIELDS: &[&str] =
+    &["config.second", "config.minute", "config.hour", "config.day", "config.month", "config.year", "config.policy", "config.sync_rate"];
 
 pub struct RateLimiting {
     config: Config,
