@@ -62,6 +62,7 @@ pub fn exchange(method: &str, target: &str, headers: &[(&str, &str)]) -> Exchang
     let client = Client {
         ip: IpAddr::V4(Ipv4Addr::LOCALHOST),
         peer: SocketAddr::from(([127, 0, 0, 1], 50000)),
+        local: IpAddr::V4(Ipv4Addr::LOCALHOST),
         trusted: false,
         scheme: "http",
         port: 8000,
