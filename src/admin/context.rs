@@ -91,7 +91,9 @@ impl Context {
         if !self.options.dbless {
             return self.writer.write(change).await;
         }
-        Err(refusal(&change))
+        let refusal = refusal(&change);
+        let plan = self.catalog.load().plan(change, &self.schemas.context())?;
+        if plan.edits.is_empty() { Ok(plan.written()) } else { Err(refusal) }
     }
 }
 

@@ -1,0 +1,10 @@
+//! The Admin API, black-box over HTTP.
+
+mod bodies;
+mod client;
+mod collections;
+
+mod elements;
+mod node;
+mod node_endpoints;
+mod transport;
