@@ -25,12 +25,14 @@ fn media_types() {
 #[test]
 fn forms() {
     let node = TestNode::start();
-    let service = node.form("POST", "/services", "name=s&url=https%3A%2F%2Fexample.test&retries=3&tags[]=a&tags[]=b&enabled=true").expect(201);
+    let service =
+        node.form("POST", "/services", "name=s&url=https%3A%2F%2Fexample.test&retries=3&tags[]=a&tags[]=b&enabled=true").expect(201);
     assert_eq!(
         (&service["host"], &service["port"], &service["retries"], &service["tags"], &service["enabled"]),
         (&json!("example.test"), &json!(443), &json!(3), &json!(["a", "b"]), &json!(true))
     );
-    let route = node.form("POST", "/routes", "paths=/a&methods[1]=GET&methods[2]=POST&service.name=s&headers.x-a[]=1&headers[x-b][]=2").expect(201);
+    let route =
+        node.form("POST", "/routes", "paths=/a&methods[1]=GET&methods[2]=POST&service.name=s&headers.x-a[]=1&headers[x-b][]=2").expect(201);
     assert_eq!(route["paths"], json!(["/a"]));
     assert_eq!(route["methods"], json!(["GET", "POST"]));
     assert_eq!(route["service"], json!({"id": service["id"]}));

@@ -53,7 +53,8 @@ fn patch_merges() {
     let refused = node.send("PATCH", "/upstreams/u", json!({"name": null})).expect(400);
     assert_eq!(refused["fields"], json!({"name": "required field missing"}));
     let missing = node.send("PATCH", "/upstreams/none", json!({})).expect(404);
-    let wanted = json!({"code": 6, "name": "not found", "message": "could not find the entity with '{name=\"none\"}'", "fields": {"name": "none"}});
+    let wanted =
+        json!({"code": 6, "name": "not found", "message": "could not find the entity with '{name=\"none\"}'", "fields": {"name": "none"}});
     assert_eq!(missing, wanted);
     let missing = node.send("PATCH", &format!("/upstreams/{UNKNOWN}"), json!({})).expect(404);
     assert_eq!(missing["message"], format!("could not find the entity with primary key '{{id=\"{UNKNOWN}\"}}'"));
@@ -178,12 +179,12 @@ fn health_of_upstreams() {
     assert_eq!(balancer["data"]["id"], upstream["id"]);
     assert_eq!((&balancer["data"]["health"], &balancer["data"]["balancer_health"]), (&json!("HEALTHY"), &json!("HEALTHY")));
     assert_eq!(balancer["data"]["details"]["hosts"][0]["addresses"][0]["healthy"], true);
-    let set = |path: &str| node.send("PUT", &format!("/upstreams/u/targets/{path}"), Value::Null);
-    assert_eq!(set("127.0.0.1:9101/healthy").status, 204);
-    assert_eq!(set("127.0.0.1:9101/127.0.0.1/healthy").status, 204);
-    assert_eq!(set("127.0.0.1:9101/9.9.9.9/unhealthy").status, 404);
-    assert_eq!(set("none:1/healthy").status, 404);
-    assert_eq!(set("127.0.0.1:9101/unhealthy").expect(400), message("no healthchecker found for u"));
+    let set = |path: &str| node.send("PUT", path, Value::Null);
+    assert_eq!(set("/upstreams/u/targets/127.0.0.1:9101/healthy").status, 204);
+    assert_eq!(set("/upstreams/u/targets/127.0.0.1:9101/127.0.0.1/healthy").status, 204);
+    assert_eq!(set("/upstreams/u/targets/127.0.0.1:9101/9.9.9.9/unhealthy").status, 404);
+    assert_eq!(set("/upstreams/u/targets/none:1/healthy").status, 404);
+    assert_eq!(set("/upstreams/u/targets/127.0.0.1:9101/unhealthy").expect(400), message("no healthchecker found for u"));
     assert_eq!(node.post("/upstreams/u/targets/127.0.0.1:9101/healthy", json!({})).status, 405);
     assert_eq!(node.get("/upstreams/none/health").status, 404);
 }

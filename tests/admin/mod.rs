@@ -3,6 +3,7 @@
 mod bodies;
 mod client;
 mod collections;
+mod coverage;
 
 mod elements;
 mod node;

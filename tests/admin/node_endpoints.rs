@@ -22,9 +22,8 @@ fn the_root_names_versions_and_hides_secrets() {
 #[test]
 fn status_and_readiness() {
     let node = TestNode::start();
-    let on_status = |method: &str, path: &str, body: &str| {
-        send(node.status, method, path, &[("content-type", "application/json")], body.as_bytes())
-    };
+    let on_status =
+        |method: &str, path: &str, body: &str| send(node.status, method, path, &[("content-type", "application/json")], body.as_bytes());
     for status in [node.get("/status").expect(200), on_status("GET", "/status", "").expect(200)] {
         assert_eq!(status["server"]["connections_accepted"], 7);
         assert_eq!(status["server"]["total_requests"], 9);
@@ -129,11 +128,33 @@ fn small_things() {
 #[test]
 fn validation_without_writing() {
     let node = TestNode::start();
-    let validate = |entity: &str, body: Value| node.post(&format!("/schemas/{entity}/validate"), body);
     let good = json!({"message": "schema validation successful"});
-    assert_eq!(validate("services", json!({"name": "s", "host": "h"})).expect(200), good);
-    let refused = validate("services", json!({"name": "s"})).expect(400);
+    assert_eq!(node.post("/schemas/services/validate", json!({"name": "s", "host": "h"})).expect(200), good);
+    let refused = node.post("/schemas/services/validate", json!({"name": "s"})).expect(400);
     assert_eq!((&refused["code"], &refused["fields"]), (&json!(2), &json!({"host": "required field missing"})));
-    assert_eq!(validate("nope", json!({})).expect(404), json!({"message": "No entity named 'nope'"}));
+    assert_eq!(node.post("/schemas/nope/validate", json!({})).expect(404), json!({"message": "No entity named 'nope'"}));
+    let plugin = node.post("/schemas/plugins/validate", json!({"name": "rate-limiting", "config": {"minute": 1}}));
+    assert_eq!(plugin.expect(200), good);
+    assert_eq!(node.post("/schemas/plugins/validate", json!({})).expect(400)["fields"], json!({"name": "required field missing"}));
+    assert_eq!(node.post("/schemas/vaults/validate", json!({})).status, 400);
     assert_eq!(node.get("/services").expect(200)["data"], json!([]));
+}
+
+#[test]
+fn schemas_are_shown() {
+    let node = TestNode::start();
+    let services = node.get("/schemas/services").expect(200);
+    let names = |schema: &Value| {
+        let fields = schema["fields"].as_array().expect("a list").iter();
+        fields.filter_map(|f| f.as_object()?.keys().next().cloned()).collect::<Vec<_>>()
+    };
+    assert!(names(&services).contains(&"connect_timeout".to_owned()));
+    assert!(services["entity_checks"].is_array());
+    assert_eq!(node.get("/schemas/nope").expect(404), json!({"message": "No entity named 'nope'"}));
+    for path in ["/schemas/plugins/rate-limiting", "/plugins/schema/rate-limiting"] {
+        assert!(names(&node.get(path).expect(200)).contains(&"config".to_owned()));
+    }
+    assert_eq!(node.get("/schemas/plugins/nope").expect(404), json!({"message": "No plugin named 'nope'"}));
+    assert!(names(&node.get("/schemas/vaults/env").expect(200)).contains(&"config".to_owned()));
+    assert_eq!(node.get("/schemas/vaults/nope").expect(404), json!({"message": "No vault named 'nope'"}));
 }

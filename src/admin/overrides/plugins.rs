@@ -4,10 +4,12 @@ use serde_json::json;
 
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::Call;
+use crate::admin::node::schemas;
 use crate::admin::table::{Table, handler};
 
 pub fn endpoints(table: &mut Table) {
     table.set("/plugins/enabled", "GET", handler(enabled));
+    table.set("/plugins/schema/{name}", "GET", handler(schemas::plugin));
 }
 
 async fn enabled(call: Call) -> Outcome {
