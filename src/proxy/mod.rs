@@ -3,9 +3,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`client`] | the client towards upstreams |
+//! | [`engine`] | the phase engine |
 //! | [`handler`] | the line between protocol servers and the phase engine |
 //! | [`stream`] | a connection, plain or TLS |
 
 pub mod client;
+pub mod engine;
 pub mod handler;
 pub mod stream;

@@ -3,19 +3,111 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`build`] | catalog -> snapshot |
 //! | [`plan`] | which plugin configurations run on a request |
+//! | [`service`] | a service as requests use it |
+//! | [`target`] | which address takes a request |
 //! | [`upstream_tls`] | TLS towards upstreams |
 
+pub mod build;
 pub mod plan;
+pub mod service;
+pub mod target;
 pub mod upstream_tls;
 
+use std::any::Any;
+use std::sync::Arc;
+
+use uuid::Uuid;
+
+use crate::catalog::Catalog;
+use crate::model::Route;
+use crate::plugin::exchange::Captures;
+use crate::plugin::{Exchange, Instance, World};
+use crate::router::{Flavor, Handling, Query, Router};
+
+pub use build::{Builder, Destinations};
 pub use plan::Plan;
+pub use service::{ServiceDefaults, ServiceEntry, Timeouts};
+pub use target::{Destination, Picked, Picking};
 pub use upstream_tls::UpstreamTls;
 
-/// Time limits of a request, each between two successive operations.
-#[derive(Clone, Copy, Debug)]
-pub struct Timeouts {
-    pub connect: std::time::Duration,
-    pub write: std::time::Duration,
-    pub read: std::time::Duration,
+/// One version of the configuration, ready for requests.
+pub struct Snapshot {
+    pub catalog: Arc<Catalog>,
+    router: Router,
+    /// In the order in which the router knows the routes.
+    routes: Vec<Arc<RouteEntry>>,
+    global: Arc<Plan>,
+    rewriters: Vec<Instance>,
+    flavor: Flavor,
+    destinations: Destinations,
+}
+
+/// A route, its service and its plugins.
+pub struct RouteEntry {
+    pub route: Arc<Route>,
+    pub service: Option<Arc<ServiceEntry>>,
+    pub plan: Arc<Plan>,
+}
+
+/// A route that was found for a request.
+pub struct Found {
+    pub entry: Arc<RouteEntry>,
+    pub captures: Captures,
+    /// What the route's path matched at the start of the request's.
+    pub prefix: Option<String>,
+}
+
+impl Snapshot {
+    /// The route for a request.
+    pub fn find_route(&self, x: &Exchange) -> Option<Found> {
+        let query = Query::of(x);
+        let found = self.router.find(&query)?;
+        let entry = Arc::clone(self.routes.get(found.index)?);
+        Some(Found { entry, captures: found.captures, prefix: found.prefix })
+    }
+
+    /// How the paths of a route and its service are joined: `path_handling` has a meaning in the traditional flavour alone.
+    pub fn handling(&self, route: &Route) -> Handling {
+        match (self.flavor, route.path_handling.as_deref()) {
+            (Flavor::Traditional, Some("v1")) => Handling::V1,
+            _ => Handling::V0,
+        }
+    }
+
+    /// Where a request goes: to where the service leads, unless a plugin has chosen another host.
+    pub fn picking(&self, x: &Exchange, service: &ServiceEntry) -> Picking {
+        let destination =
+            if x.upstream.host == *service.service.host { service.destination.clone() } else { self.destinations.of(&x.upstream.host) };
+        Picking::new(destination, x)
+    }
+
+    /// Plugins of requests that no route takes.
+    pub fn global_plan(&self) -> &Arc<Plan> {
+        &self.global
+    }
+
+    /// Global configurations of plugins that run before routing.
+    pub fn rewriters(&self) -> &[Instance] {
+        &self.rewriters
+    }
+}
+
+impl World for Snapshot {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn find_any(&self, entity: &'static str, field: &'static str, value: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.catalog.find(entity, field, value)?.typed_any()
+    }
+
+    fn get_any(&self, entity: &'static str, id: Uuid) -> Option<Arc<dyn Any + Send + Sync>> {
+        self.catalog.get(entity, &id)?.typed_any()
+    }
+
+    fn children_any(&self, entity: &'static str, field: &'static str, parent: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
+        self.catalog.children(entity, field, parent).filter_map(|row| row.typed_any()).collect()
+    }
 }

@@ -1,0 +1,209 @@
+//! What an upstream is told: the head of the forwarded request.
+
+use std::io::Write;
+
+use crate::http::{Body, Headers, Request};
+use crate::plugin::Exchange;
+
+/// What the engine has decided about the forwarded head.
+pub struct Forward<'a> {
+    pub host: &'a str,
+    /// The client's `Upgrade`, when it is one that is passed on.
+    pub upgrade: Option<&'a [u8]>,
+    /// The request id is sent along (`headers_upstream`).
+    pub request_id: bool,
+    pub via: &'a str,
+    pub body: Framing,
+}
+
+/// How the body of the forwarded request is framed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Framing {
+    None,
+    Length(u64),
+    Chunked,
+}
+
+impl Framing {
+    /// The framing of a body; an empty one has a length only where the client gave one or the method implies a body.
+    pub fn of(request: &Request) -> Self {
+        match &request.body {
+            Body::Empty if request.headers.contains("content-length") || request.headers.contains("transfer-encoding") => Self::Length(0),
+            Body::Empty => Self::None,
+            body => body.length().map_or(Self::Chunked, Self::Length),
+        }
+    }
+}
+
+/// Writes the head of the forwarded request.
+pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
+    let request = &x.request;
+    put(out, &[request.method.as_str().as_bytes(), b" ", x.upstream.target.as_bytes(), b" HTTP/1.1\r\nHost: ", forward.host.as_bytes()]);
+    match forward.upgrade {
+        Some(protocol) => put(out, &[b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: ", protocol, b"\r\n"]),
+        None => out.extend_from_slice(b"\r\nConnection: keep-alive\r\n"),
+    }
+    let named = Named::of(&request.headers);
+    let mut te_trailers = false;
+    for (name, value) in request.headers.iter() {
+        match fate(name) {
+            Fate::Kept if named.has(name) => {}
+            Fate::Kept => put(out, &[name, b": ", value, b"\r\n"]),
+            Fate::Te => te_trailers |= value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")),
+            Fate::Dropped => {}
+        }
+    }
+    if te_trailers {
+        out.extend_from_slice(b"TE: trailers\r\n");
+    }
+    forwarded(x, out);
+    put(out, &[b"Via: "]);
+    for via in request.headers.get_all("via") {
+        put(out, &[via, b", "]);
+    }
+    put(out, &[request.version.number().as_bytes(), b" ", forward.via.as_bytes(), b"\r\n"]);
+    if forward.request_id {
+        put(out, &[b"X-Kong-Request-Id: ", &x.request_id.0, b"\r\n"]);
+    }
+    match forward.body {
+        Framing::None => {}
+        Framing::Length(n) => {
+            put(out, &[b"Content-Length: ", itoa::Buffer::new().format(n).as_bytes(), b"\r\n"]);
+        }
+        Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
+    }
+    out.extend_from_slice(b"\r\n");
+}
+
+/// `X-Real-IP` and `X-Forwarded-*`. A trusted peer's own values pass.
+fn forwarded(x: &Exchange, out: &mut Vec<u8>) {
+    let headers = &x.request.headers;
+    let sent = |name: &'static str| headers.get(name).filter(|_| x.client.trusted);
+    let mut address = Address { bytes: [0; 46] };
+    put(out, &[b"X-Real-IP: ", address.text(x.client.ip), b"\r\nX-Forwarded-For: "]);
+    let mut chain = false;
+    for value in headers.get_all("x-forwarded-for") {
+        put(out, &[value, b", "]);
+        chain = true;
+    }
+    let last = if chain { x.client.peer.ip() } else { x.client.ip };
+    put(out, &[address.text(last), b"\r\nX-Forwarded-Proto: ", sent("x-forwarded-proto").unwrap_or(x.client.scheme.as_bytes())]);
+    let host = headers.get("host").unwrap_or_default();
+    put(out, &[b"\r\nX-Forwarded-Host: ", sent("x-forwarded-host").unwrap_or_else(|| without_port(host)), b"\r\nX-Forwarded-Port: "]);
+    let mut port = itoa::Buffer::new();
+    put(out, &[sent("x-forwarded-port").unwrap_or_else(|| port.format(x.client.port).as_bytes()), b"\r\nX-Forwarded-Path: "]);
+    put(out, &[sent("x-forwarded-path").unwrap_or_else(|| x.request.raw_path().as_bytes()), b"\r\n"]);
+    if let Some(prefix) = sent("x-forwarded-prefix").or(x.upstream.prefix.as_deref().map(str::as_bytes)) {
+        put(out, &[b"X-Forwarded-Prefix: ", prefix, b"\r\n"]);
+    }
+}
+
+fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
+    for part in parts {
+        out.extend_from_slice(part);
+    }
+}
+
+/// A Host value without its port.
+pub fn without_port(host: &[u8]) -> &[u8] {
+    match memchr::memrchr(b':', host) {
+        Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
+        _ => host,
+    }
+}
+
+/// An address as text, without allocating.
+struct Address {
+    bytes: [u8; 46],
+}
+
+impl Address {
+    fn text(&mut self, ip: std::net::IpAddr) -> &[u8] {
+        let mut rest = &mut self.bytes[..];
+        write!(rest, "{ip}").expect("46 bytes hold any address");
+        let left = rest.len();
+        &self.bytes[..46 - left]
+    }
+}
+
+/// What becomes of a request header field.
+enum Fate {
+    Kept,
+    Te,
+    /// Set by the gateway itself, or not meant for the next hop.
+    Dropped,
+}
+
+fn fate(name: &[u8]) -> Fate {
+    let one_of = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
+    let dropped = match name.len() {
+        2 if name.eq_ignore_ascii_case(b"te") => return Fate::Te,
+        3 => one_of(&["via"]),
+        4 => one_of(&["host"]),
+        5 => one_of(&["proxy"]),
+        6 => one_of(&["expect"]),
+        7 => one_of(&["upgrade"]),
+        9 => one_of(&["x-real-ip"]),
+        10 => one_of(&["connection", "keep-alive"]),
+        14 => one_of(&["content-length", "http2-settings"]),
+        15 => one_of(&["x-forwarded-for"]),
+        16 => one_of(&["proxy-connection", "x-forwarded-host", "x-forwarded-port", "x-forwarded-path"]),
+        17 => one_of(&["transfer-encoding", "x-forwarded-proto", "x-kong-request-id"]),
+        18 => one_of(&["x-forwarded-prefix"]),
+        _ => false,
+    };
+    if dropped { Fate::Dropped } else { Fate::Kept }
+}
+
+/// Fields that the message's own `Connection` names, which are meant for this hop only.
+pub struct Named<'a> {
+    options: smallvec::SmallVec<[&'a [u8]; 4]>,
+}
+
+impl<'a> Named<'a> {
+    /// `keep-alive`, `close` and `upgrade` alone name no field.
+    pub fn of(headers: &'a Headers) -> Self {
+        let options = headers
+            .get_all("connection")
+            .flat_map(|value| value.split(|b| *b == b','))
+            .map(<[u8]>::trim_ascii)
+            .filter(|option| {
+                !option.is_empty() && ![&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|o| option.eq_ignore_ascii_case(o))
+            })
+            // framing and routing are never given away to a field of the client's choosing
+            .filter(|option| ![&b"content-length"[..], b"transfer-encoding", b"host"].iter().any(|o| option.eq_ignore_ascii_case(o)))
+            .collect();
+        Self { options }
+    }
+
+    pub fn names(&self) -> impl Iterator<Item = &'a [u8]> {
+        self.options.iter().copied()
+    }
+
+    pub fn has(&self, name: &[u8]) -> bool {
+        self.options.iter().any(|option| option.eq_ignore_ascii_case(name))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{Named, without_port};
+    use crate::http::Headers;
+
+    #[test]
+    fn hosts_without_ports() {
+        for (host, name) in [("a.test:80", "a.test"), ("a.test", "a.test"), ("[::1]:80", "[::1]"), ("[::1]", "[::1]"), ("", "")] {
+            assert_eq!(without_port(host.as_bytes()), name.as_bytes());
+        }
+    }
+
+    #[test]
+    fn fields_named_by_connection() {
+        let mut headers = Headers::new();
+        headers.append("Connection", "X-Drop, keep-alive, Content-Length");
+        let named = Named::of(&headers);
+        assert!(named.has(b"x-drop"));
+        assert!(!named.has(b"content-length"));
+        assert!(!named.has(b"keep-alive"));
+    }
+}

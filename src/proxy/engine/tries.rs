@@ -1,0 +1,173 @@
+//! Target, connection, retries: from a request that may go upstream to the head of an answer.
+
+use std::time::{Instant, SystemTime};
+
+use crate::balancer::Outcome;
+use crate::http::{Body, BodyError, Method};
+use crate::plugin::exchange::Try;
+use crate::plugin::{Exchange, Reply};
+use crate::proxy::client::{Ask, Failed as ClientFailed, Failure, Origin, TlsOrigin};
+use crate::proxy::engine::forward::{Forward, Framing, write_head};
+use crate::proxy::engine::{Engine, Failed};
+use crate::snapshot::{Picked, ServiceEntry, Snapshot};
+
+impl Engine {
+    /// Sends the request upstream, to another target where one fails, until there is the head of an answer.
+    pub(super) async fn proxy(&self, x: &mut Exchange, snapshot: &Snapshot, service: &ServiceEntry) -> Result<(), Failed> {
+        x.timing.upstream_started = Some(Instant::now());
+        if x.route.as_ref().is_none_or(|r| r.request_buffering) {
+            x.request.body.buffer(self.terms.request_buffer).await.map_err(|e| Failed::proxy(refused_body(&e)))?;
+        }
+        let upgrade = websocket(x);
+        let framing = Framing::of(&x.request);
+        let idempotent = !matches!(&x.request.method, Method::Post | Method::Patch) && x.request.method.as_str() != "LOCK";
+        let mut body = std::mem::take(&mut x.request.body);
+        let mut left = service.retries;
+        let mut picking = snapshot.picking(x, service);
+        loop {
+            let asked = Instant::now();
+            let picked = match picking.next(x).await {
+                Ok(picked) => picked,
+                Err(reply) if x.tries.is_empty() => return Err(reply.into()),
+                Err(_) => return Err(Failed::proxy(Reply::status(503))),
+            };
+            x.tries.push(Try {
+                ip: picked.address.ip().to_string(),
+                port: picked.address.port(),
+                started_at: SystemTime::now(),
+                balancer: asked.elapsed(),
+                failure: None,
+                status: None,
+            });
+            let failed = match self.attempt(x, service, &picked, upgrade.as_deref(), framing, body).await {
+                Ok(()) => {
+                    x.timing.upstream_headers = Some(Instant::now());
+                    let status = x.response.status;
+                    if let Some(last) = x.tries.last_mut() {
+                        last.status = Some(status);
+                    }
+                    picking.report(&picked, Outcome::Status(status), Some(asked.elapsed()));
+                    if let Some(cookie) = &picking.set_cookie {
+                        x.response.headers.append("Set-Cookie", cookie);
+                    }
+                    return Ok(());
+                }
+                Err(failed) => failed,
+            };
+            tracing::warn!(
+                upstream = %picked.address, request_id = x.request_id.as_str(), error = %failed.failure, "the upstream gave no answer"
+            );
+            let (status, sent) = verdict(&failed.failure);
+            if let Some(outcome) = outcome(&failed.failure) {
+                picking.report(&picked, outcome, None);
+            }
+            if let Some(last) = x.tries.last_mut() {
+                last.failure = Some((if left > 0 { "next" } else { "failed" }, status));
+            }
+            let again = match failed.body {
+                Some(again) if left > 0 && (!sent || idempotent) && retryable(&failed.failure) => again,
+                _ => return Err(Failed::proxy(reply_for(&failed.failure, status))),
+            };
+            body = again;
+            left -= 1;
+        }
+    }
+
+    /// One try; a connection that turns out to be closed by the upstream is replaced by a new one without counting.
+    async fn attempt(
+        &self,
+        x: &mut Exchange,
+        service: &ServiceEntry,
+        picked: &Picked,
+        upgrade: Option<&[u8]>,
+        framing: Framing,
+        mut body: Body,
+    ) -> Result<(), ClientFailed> {
+        let host = service.host(x, picked).into_owned();
+        let tls = match service.tls_for(&x.upstream.scheme) {
+            None => None,
+            Some(tls) => Some(TlsOrigin { tls, name: server_name(&host, picked)? }),
+        };
+        let ask = Ask {
+            origin: Origin { address: picked.address, tls },
+            timeouts: service.timeouts,
+            head: x.request.method == Method::Head,
+            upgrade: upgrade.is_some(),
+        };
+        loop {
+            let mut response = std::mem::take(&mut x.response);
+            let forward =
+                Forward { host: &host, upgrade, request_id: self.terms.request_id_upstream, via: &self.terms.product, body: framing };
+            let sent = self.client.send(&ask, |out| write_head(x, &forward, out), body, framing == Framing::Chunked, &mut response).await;
+            x.response = response;
+            match sent {
+                Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) })
+                    if x.request.method != Method::Post && x.request.method != Method::Patch =>
+                {
+                    body = again;
+                }
+                sent => return sent,
+            }
+        }
+    }
+}
+
+/// `(status of the answer, whether the upstream may have seen the request)`
+fn verdict(failure: &Failure) -> (u16, bool) {
+    match failure {
+        Failure::Connect(_) | Failure::Tls(_) => (502, false),
+        Failure::ConnectTimeout => (504, false),
+        Failure::Closed | Failure::Malformed(_) => (502, true),
+        Failure::Timeout => (504, true),
+        Failure::RequestBody(error) => (refused_body(error).status, true),
+    }
+}
+
+fn retryable(failure: &Failure) -> bool {
+    !matches!(failure, Failure::Malformed(_) | Failure::RequestBody(_))
+}
+
+fn reply_for(failure: &Failure, status: u16) -> Reply {
+    match failure {
+        Failure::RequestBody(error) => refused_body(error),
+        _ => Reply::status(status),
+    }
+}
+
+/// The answer to a request whose body broke off.
+pub(super) fn refused_body(error: &BodyError) -> Reply {
+    Reply::status(match error {
+        BodyError::TooLarge(_) => 413,
+        BodyError::Timeout => 408,
+        BodyError::Malformed(_) | BodyError::Incomplete | BodyError::Io(_) => 400,
+    })
+}
+
+/// The `Upgrade` that is passed on: websocket, over HTTP/1.1.
+fn websocket(x: &Exchange) -> Option<Vec<u8>> {
+    let headers = &x.request.headers;
+    let upgrade = headers.get("upgrade")?;
+    let asked =
+        headers.get_all("connection").flat_map(|v| v.split(|b| *b == b',')).any(|o| o.trim_ascii().eq_ignore_ascii_case(b"upgrade"));
+    (asked && upgrade.eq_ignore_ascii_case(b"websocket") && x.request.version == crate::http::Version::Http11).then(|| upgrade.to_vec())
+}
+
+/// What a failed try says about the target; nothing when the client broke off.
+fn outcome(failure: &Failure) -> Option<Outcome> {
+    match failure {
+        Failure::Connect(_) | Failure::Tls(_) | Failure::Closed => Some(Outcome::TcpFailure),
+        Failure::ConnectTimeout | Failure::Timeout => Some(Outcome::Timeout),
+        Failure::Malformed(_) => Some(Outcome::Status(0)),
+        Failure::RequestBody(_) => None,
+    }
+}
+
+fn server_name(host: &str, picked: &Picked) -> Result<rustls::pki_types::ServerName<'static>, ClientFailed> {
+    let name = crate::proxy::engine::forward::without_port(host.as_bytes());
+    let name = std::str::from_utf8(name).unwrap_or_default().trim_start_matches('[').trim_end_matches(']').to_owned();
+    rustls::pki_types::ServerName::try_from(name).map_err(|_| ClientFailed {
+        failure: Failure::Tls(std::io::Error::new(std::io::ErrorKind::InvalidInput, format!("no server name for {}", picked.address))),
+        reused: false,
+        body: None,
+    })
+}
