@@ -56,7 +56,15 @@ mod tests {
             recursive,
         };
         let peer = "127.0.0.1:9".parse().unwrap();
-        let mut client = Client { ip: std::net::Ipv4Addr::LOCALHOST.into(), peer, trusted: false, scheme: "http", port: 80, tls: None };
+        let mut client = Client {
+            ip: std::net::Ipv4Addr::LOCALHOST.into(),
+            local: std::net::Ipv4Addr::LOCALHOST.into(),
+            peer,
+            trusted: false,
+            scheme: "http",
+            port: 80,
+            tls: None,
+        };
         let mut headers = Headers::new();
         headers.append("X-Forwarded-For", forwarded);
         real_ip.apply(&mut client, &headers);
