@@ -1,6 +1,6 @@
-//! Consumers: who uses the services.
+//! Consumers: who uses the services; and groups of them.
 
-use schema::types::{Id, Tags};
+use schema::types::{Id, Parent, Tags, UtfName};
 use schema::{Check, Entity};
 use serde::Deserialize;
 
@@ -15,10 +15,44 @@ pub struct Consumer {
     pub created_at: i64,
     #[field(auto, timestamp)]
     pub updated_at: i64,
+    /// The unique username of the Consumer.
     #[field(unique)]
     pub username: Option<String>,
-    /// The id by which another system knows the consumer.
+    /// The id by which another system knows the Consumer.
     #[field(unique)]
     pub custom_id: Option<String>,
+    pub tags: Option<Tags>,
+}
+
+/// Consumers who share plugin configurations.
+#[derive(Clone, Debug, Deserialize, Entity)]
+#[entity(name = "consumer_groups", endpoint_key = "name")]
+pub struct ConsumerGroup {
+    #[field(auto)]
+    pub id: Id,
+    #[field(auto, timestamp)]
+    pub created_at: i64,
+    #[field(auto, timestamp)]
+    pub updated_at: i64,
+    /// The unique name of the group.
+    #[field(unique)]
+    pub name: UtfName,
+    pub tags: Option<Tags>,
+}
+
+/// That a consumer belongs to a group.
+#[derive(Clone, Debug, Deserialize, Entity)]
+#[entity(name = "consumer_group_consumers", cache_key = &["consumer_group", "consumer"], no_admin_api)]
+pub struct ConsumerGroupConsumer {
+    #[field(auto)]
+    pub id: Id,
+    #[field(auto, timestamp)]
+    pub created_at: i64,
+    #[field(auto, timestamp)]
+    pub updated_at: i64,
+    #[field(parent("consumer_groups"), cascade)]
+    pub consumer_group: Parent,
+    #[field(parent("consumers"), cascade)]
+    pub consumer: Parent,
     pub tags: Option<Tags>,
 }

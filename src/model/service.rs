@@ -1,13 +1,23 @@
 //! Services: the upstream applications that routes lead to.
 
-use schema::Entity;
+use schema::check::Match;
 use schema::types::{Host, Id, Parent, Path, Tags, UtfName};
+use schema::url::Url;
+use schema::{Check, Entity, Field, FieldType, Object, Value, json};
 use serde::Deserialize;
 use uuid::Uuid;
 
 /// An upstream application: where requests of its routes go.
 #[derive(Clone, Debug, Deserialize, Entity)]
 #[entity(name = "services", endpoint_key = "name")]
+#[record(
+    expand(url(), expand_url),
+    check(Check::conditional("protocol", Match::one_of(&["tcp", "tls", "udp", "grpc", "grpcs"]), "path", Match::Null)),
+    check(only_with_tls("client_certificate")),
+    check(only_with_tls("tls_verify")),
+    check(only_with_tls("tls_verify_depth")),
+    check(only_with_tls("ca_certificates")),
+)]
 pub struct Service {
     #[field(auto)]
     pub id: Id,
@@ -15,43 +25,69 @@ pub struct Service {
     pub created_at: i64,
     #[field(auto, timestamp)]
     pub updated_at: i64,
-    /// Name of the service.
+    /// The Service name.
     #[field(unique)]
     pub name: Option<UtfName>,
-    /// How many further tries a failed request gets.
+    /// The number of retries to execute upon failure to proxy.
     #[field(default = 5, between(0, 32767))]
     pub retries: Option<i64>,
-    /// Protocol towards the upstream.
+    /// The protocol used to communicate with the upstream.
     #[field(default = "http", one_of(&["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"]))]
     pub protocol: String,
-    /// Host name or address of the upstream, or the name of an upstream entity.
+    /// The host of the upstream server: a name, an address, or the name of an upstream entity.
     pub host: Host,
-    /// Port of the upstream.
+    /// The upstream server port.
     #[field(default = 80, between(0, 65535))]
     pub port: u16,
-    /// Path put before that of the request.
+    /// The path to be used in requests to the upstream server.
     pub path: Option<Path>,
-    /// Milliseconds to establish a connection.
+    /// The timeout in milliseconds for establishing a connection to the upstream server.
     #[field(default = 60000, between(1, 2147483646))]
     pub connect_timeout: Option<u64>,
-    /// Milliseconds between two successive writes.
+    /// The timeout in milliseconds between two successive write operations.
     #[field(default = 60000, between(1, 2147483646))]
     pub write_timeout: Option<u64>,
-    /// Milliseconds between two successive reads.
+    /// The timeout in milliseconds between two successive read operations.
     #[field(default = 60000, between(1, 2147483646))]
     pub read_timeout: Option<u64>,
     pub tags: Option<Tags>,
-    /// Certificate shown to the upstream.
+    /// Certificate to be used as client certificate while TLS handshaking to the upstream server.
     #[field(parent("certificates"))]
     pub client_certificate: Option<Parent>,
-    /// Whether the upstream's certificate is verified; the gateway's setting when null.
+    /// Whether to enable verification of upstream server TLS certificate. If not set, the gateway's own setting is used.
     pub tls_verify: Option<bool>,
-    /// Greatest depth of the upstream's certificate chain.
+    /// Maximum depth of chain while verifying Upstream server's TLS certificate.
     #[field(between(0, 64))]
     pub tls_verify_depth: Option<i64>,
-    /// Authorities that the upstream's certificate may come from.
+    /// Array of CA Certificate object UUIDs that are used to build the trust store while verifying upstream server's TLS
+    /// certificate.
     pub ca_certificates: Option<Vec<Uuid>>,
-    /// A disabled service's routes are not built into the router.
+    /// Whether the Service is active. The routes of one that is not are left out of the router.
     #[field(default = true)]
     pub enabled: bool,
+}
+
+fn only_with_tls(field: &'static str) -> Check {
+    Check::conditional("protocol", Match::not_one_of(&["https", "tls"]), field, Match::Null)
+}
+
+fn url() -> Field {
+    String::field().named("url").nullable()
+}
+
+/// `url` stands for protocol, host, port and path.
+fn expand_url(value: &Value) -> Object {
+    let Some(text) = value.as_str() else {
+        return Object::new();
+    };
+    let url = Url::parse(text);
+    let port: Option<u64> = url.port.and_then(|port| port.parse().ok());
+    let protocol = url.scheme.unwrap_or(if port == Some(443) { "https" } else { "http" });
+    let port = port.unwrap_or(if protocol == "https" { 443 } else { 80 });
+    Object::from_iter([
+        ("protocol".to_owned(), json!(protocol)),
+        ("host".to_owned(), json!(url.host)),
+        ("port".to_owned(), json!(port)),
+        ("path".to_owned(), json!(url.path)),
+    ])
 }

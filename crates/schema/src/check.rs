@@ -52,6 +52,8 @@ pub enum Check {
 pub enum Match {
     /// Neither null nor absent.
     Required,
+    /// Neither null nor absent, and fine by this check.
+    RequiredAnd(fn(&Value) -> Result<(), String>),
     /// Null or absent.
     Null,
     Rule(Rule),
@@ -72,6 +74,15 @@ impl Match {
 
     pub fn not_one_of<T: Into<Value> + Clone>(values: &[T]) -> Self {
         Self::Rule(Rule::NotOneOf(values.iter().cloned().map(Into::into).collect()))
+    }
+
+    /// A Lua pattern.
+    pub fn matches(pattern: &'static str) -> Self {
+        Self::Rule(Rule::Matches(pattern))
+    }
+
+    pub fn gt(low: f64) -> Self {
+        Self::Rule(Rule::GreaterThan(low))
     }
 
     pub fn contains(value: impl Into<Value>) -> Self {
@@ -206,8 +217,9 @@ impl Match {
     /// itself refuses it.
     fn check(&self, value: &Value, field: Option<&Field>) -> Result<(), String> {
         match self {
-            Self::Required if value.is_null() => Err("required field missing".to_owned()),
+            Self::Required | Self::RequiredAnd(_) if value.is_null() => Err("required field missing".to_owned()),
             Self::Required => Ok(()),
+            Self::RequiredAnd(check) => check(value),
             Self::Null if value.is_null() => Ok(()),
             Self::Null => Err("value must be null".to_owned()),
             Self::Empty if !is_set(value) => Ok(()),

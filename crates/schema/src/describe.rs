@@ -153,7 +153,7 @@ fn describe_rule(rule: &Rule) -> Option<(String, Value)> {
 fn describe_match(condition: &Match) -> Value {
     let rule = |rule: &Rule| Map::from_iter(describe_rule(rule));
     match condition {
-        Match::Required => json!({ "required": true }),
+        Match::Required | Match::RequiredAnd(_) => json!({ "required": true }),
         Match::Null => json!({ "eq": null }),
         Match::Empty => json!({ "len_eq": 0 }),
         Match::Rule(of) => rule(of).into(),

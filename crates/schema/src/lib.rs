@@ -7,7 +7,7 @@
 //! | [`check`] | checks across fields: at least one of, conditional, mutually required, ... |
 //! | [`types`] | Rust types that are fields: `Option`, `Vec`, `Set`, ... |
 //! | [`text`] | the semantic ones: `Host`, `Path`, `HeaderName`, ... |
-//! | [`host`], [`url`] | host names with ports, URLs |
+//! | [`host`], [`path`], [`url`] | host names with ports, request paths, URLs |
 //! | [`validate`] | input -> a complete row, or every violation at once |
 //! | [`complete`] | the first half of that: other spellings, defaults, merging |
 //! | [`infer`] | forms, where everything is text -> input |
@@ -23,6 +23,7 @@ pub mod field;
 pub mod host;
 pub mod infer;
 pub mod lua;
+pub mod path;
 pub mod record;
 pub mod rules;
 pub mod text;

@@ -4,6 +4,7 @@ use serde_json::{Map, Value};
 
 use crate::check::Check;
 use crate::field::{Field, Kind};
+use crate::validate::Context;
 use crate::violations::Violations;
 
 /// Fields in the order of their declaration, checks across them, and shorthands.
@@ -94,6 +95,8 @@ pub struct EntitySchema {
     pub record: &'static Record,
     /// Field that may stand for the id in Admin API paths.
     pub endpoint_key: Option<&'static str>,
+    /// Field that may stand for the id below a parent only.
+    pub nested_key: Option<&'static str>,
     /// Fields whose values together are unique.
     pub cache_key: &'static [&'static str],
     /// Path segment of the collection when it is not the name.
@@ -122,7 +125,7 @@ pub struct Subschema {
     /// Text for a value that chooses nothing; `%s` stands for it.
     pub unknown: &'static str,
     /// What is chosen; without it the [`Context`](crate::validate::Context) is asked.
-    pub choose: Option<fn(&str) -> Option<Chosen>>,
+    pub choose: Option<fn(&str, &Context) -> Option<Chosen>>,
 }
 
 /// What is chosen: the record of the [`Kind::Chosen`] field, fields that take the place of those of the same name, and checks.
@@ -151,6 +154,7 @@ impl EntitySchema {
             doc: "",
             record,
             endpoint_key: None,
+            nested_key: None,
             cache_key: &[],
             admin_name: None,
             nested_name: None,
@@ -174,6 +178,11 @@ impl EntitySchema {
 
     pub fn endpoint_key(mut self, field: &'static str) -> Self {
         self.endpoint_key = Some(field);
+        self
+    }
+
+    pub fn nested_key(mut self, field: &'static str) -> Self {
+        self.nested_key = Some(field);
         self
     }
 
@@ -214,7 +223,7 @@ impl EntitySchema {
     }
 
     /// The part of a row's schema that the field `key` chooses.
-    pub fn chooses(mut self, key: &'static str, unknown: &'static str, choose: fn(&str) -> Option<Chosen>) -> Self {
+    pub fn chooses(mut self, key: &'static str, unknown: &'static str, choose: fn(&str, &Context) -> Option<Chosen>) -> Self {
         self.subschema = Some(Subschema { key, unknown, choose: Some(choose) });
         self
     }

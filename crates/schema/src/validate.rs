@@ -121,7 +121,7 @@ pub fn choose(schema: &EntitySchema, row: &Object, context: &Context) -> Result<
         other => rules::shown(other),
     };
     let chosen = match subschema.choose {
-        Some(choose) => choose(&name),
+        Some(choose) => choose(&name, context),
         None => (context.choose)(schema.name, &name),
     };
     match chosen {
