@@ -45,7 +45,7 @@ fn subschema(call: &Call, entity: &str, what: &str) -> Outcome {
     let name = call.param("name");
     let own = model::entity(entity).and_then(|e| e.subschema).and_then(|s| s.choose);
     let chosen = match own {
-        Some(choose) => choose(name),
+        Some(choose) => choose(name, &call.context.schemas.context()),
         None => (call.context.schemas.choose)(entity, name),
     };
     let chosen = chosen.ok_or_else(|| Answer::message(404, format!("No {what} named '{name}'")))?;
