@@ -6,7 +6,7 @@ use schema::{Check, Entity, Object, Rule, Value, Violations};
 use serde::Deserialize;
 use sha1::{Digest, Sha1};
 
-use super::pem;
+use super::public_key::PublicKey;
 
 /// A key for key-auth.
 #[derive(Clone, Debug, Deserialize, Entity)]
@@ -134,7 +134,7 @@ pub struct Acl {
 }
 
 fn check_public_key(value: &Value) -> Result<(), String> {
-    if pem::is_public_key(value.as_str().unwrap_or_default()) { Ok(()) } else { Err("invalid key".to_owned()) }
+    if PublicKey::from_pem(value.as_str().unwrap_or_default()).is_some() { Ok(()) } else { Err("invalid key".to_owned()) }
 }
 
 /// What is kept of a password.

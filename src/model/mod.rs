@@ -7,6 +7,7 @@ pub mod expression;
 mod key;
 pub mod pem;
 mod plugin;
+pub mod public_key;
 mod regex;
 mod route;
 mod service;

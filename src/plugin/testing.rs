@@ -1,17 +1,21 @@
 //! What unit tests of plugins need: a validated configuration, a request without a server, a runtime.
 
 use std::any::Any;
+use std::collections::VecDeque;
 use std::future::Future;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
+use std::task::Poll;
 
-use schema::{Context, EntityType, Value, Violations, json};
+use bytes::Bytes;
+use schema::{Context, EntitySchema, EntityType, Object, Typed, Value, Violations, json};
 use uuid::Uuid;
 
-use crate::http::{Body, Method, Request};
+use crate::http::{Body, BodyError, BodySource, Method, Request};
 use crate::model::{Consumer, PluginRow, Route, Service};
 use crate::plugin::exchange::{Client, RequestId};
-use crate::plugin::{Descriptor, Env, Exchange, Handles, Plugin, World};
+use crate::plugin::reply::ReplyBody;
+use crate::plugin::{Descriptor, Env, Exchange, Handles, Plugin, Reply, World};
 
 /// The configuration as the Admin API would store it.
 pub fn validated<P: Plugin>(config: Value) -> Result<Value, Violations> {
@@ -68,7 +72,7 @@ pub fn exchange(method: &str, target: &str, headers: &[(&str, &str)]) -> Exchang
         port: 8000,
         tls: None,
     };
-    let mut x = Exchange::new(request, client, Arc::new(Nowhere), RequestId([b'0'; 32]));
+    let mut x = Exchange::new(request, client, Rows::default().world(), RequestId([b'0'; 32]));
     x.path = x.request.raw_path().to_owned();
     x.upstream.scheme = "http".to_owned();
     x.upstream.host = "upstream.test".to_owned();
@@ -81,7 +85,7 @@ pub fn exchange(method: &str, target: &str, headers: &[(&str, &str)]) -> Exchang
 pub fn exchange_with_body(method: &str, target: &str, headers: &[(&str, &str)], body: &str) -> Exchange {
     let mut x = exchange(method, target, headers);
     x.request.headers.set("Content-Length", body.len().to_string());
-    x.request.body = Body::from(bytes::Bytes::copy_from_slice(body.as_bytes()));
+    x.request.body = Body::from(Bytes::copy_from_slice(body.as_bytes()));
     x
 }
 
@@ -115,23 +119,71 @@ pub fn run<F: Future>(future: F) -> F::Output {
     actix_rt::System::new().block_on(future)
 }
 
-/// A configuration without rows.
-struct Nowhere;
+/// A configuration of some rows: `x.world = Rows::default().with::<Consumer>(json!({...})).world()`.
+#[derive(Default)]
+pub struct Rows(Vec<(&'static EntitySchema, Object, Typed)>);
 
-impl World for Nowhere {
+impl Rows {
+    /// Adds a row as the Admin API would.
+    pub fn with<T: EntityType>(mut self, input: Value) -> Self {
+        let schema = T::entity();
+        let Value::Object(input) = input else { panic!("a row is an object") };
+        let row = schema::validate::insert(schema, input, &Context::bare()).unwrap_or_else(|violations| panic!("{violations}"));
+        let typed = (schema.parse)(&Value::Object(row.clone()).to_string()).expect("a valid row can be read");
+        self.0.push((schema, row, typed));
+        self
+    }
+
+    pub fn world(self) -> Arc<dyn World> {
+        Arc::new(self)
+    }
+
+    fn all<'a>(&'a self, entity: &'a str, path: &'a str, value: &'a str) -> impl Iterator<Item = Typed> {
+        let holds = move |row: &Object| schema::check::at(row, path).as_str() == Some(value);
+        self.0.iter().filter(move |(schema, row, _)| schema.name == entity && holds(row)).map(|(_, _, typed)| typed.clone())
+    }
+}
+
+impl World for Rows {
     fn as_any(&self) -> &dyn Any {
         self
     }
 
-    fn find_any(&self, _: &'static str, _: &'static str, _: &str) -> Option<Arc<dyn Any + Send + Sync>> {
-        None
+    fn find_any(&self, entity: &'static str, field: &'static str, value: &str) -> Option<Typed> {
+        self.all(entity, field, value).next()
     }
 
-    fn get_any(&self, _: &'static str, _: Uuid) -> Option<Arc<dyn Any + Send + Sync>> {
-        None
+    fn get_any(&self, entity: &'static str, id: Uuid) -> Option<Typed> {
+        self.all(entity, "id", &id.to_string()).next()
     }
 
-    fn children_any(&self, _: &'static str, _: &'static str, _: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
-        Vec::new()
+    fn children_any(&self, entity: &'static str, field: &'static str, parent: Uuid) -> Vec<Typed> {
+        self.all(entity, &format!("{field}.id"), &parent.to_string()).collect()
+    }
+}
+
+/// A body that arrives in these pieces, without a length.
+pub fn chunks(parts: &[&str]) -> Body {
+    Body::Stream(Box::new(Chunks(parts.iter().map(|part| Bytes::copy_from_slice(part.as_bytes())).collect())))
+}
+
+struct Chunks(VecDeque<Bytes>);
+
+impl BodySource for Chunks {
+    fn poll_chunk(&mut self, _: &mut std::task::Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        Poll::Ready(self.0.pop_front().map(Ok))
+    }
+
+    fn length(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// The message of an answer that the gateway makes.
+pub fn message(reply: &Reply) -> &str {
+    match &reply.body {
+        ReplyBody::Message(text) => text,
+        ReplyBody::Bytes(bytes) => std::str::from_utf8(bytes).expect("answers are UTF-8"),
+        ReplyBody::Default | ReplyBody::Empty => "",
     }
 }
