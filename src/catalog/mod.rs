@@ -18,6 +18,7 @@ mod invariants;
 pub mod page;
 mod plan;
 pub mod row;
+mod schemas;
 mod table;
 pub mod vault;
 
@@ -32,6 +33,7 @@ pub use change::{Change, Edit, Outcome, Plan, Written};
 pub use error::WriteError;
 pub use page::{Page, Rows, TagFilter, Tagged};
 pub use row::Row;
+pub use schemas::{Choose, Schemas};
 
 use table::Table;
 
