@@ -9,3 +9,4 @@ mod elements;
 mod node;
 mod node_endpoints;
 mod transport;
+mod validation;
