@@ -12,6 +12,8 @@ use crate::admin::node::log_level::LogLevels;
 use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Change, Key, WriteError, Written, row};
 use crate::plugin::Descriptor;
+use crate::settings::Settings;
+use crate::settings::value::Database;
 
 /// Version of Kong whose contract is spoken; clients such as decK decide by it.
 pub const KONG_VERSION: &str = "3.10.0";
@@ -43,6 +45,13 @@ pub struct Node {
     pub configuration: Value,
 }
 
+impl Node {
+    pub fn of(settings: &Settings, id: Uuid) -> Self {
+        let hostname = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+        Self { id, hostname: hostname.trim().to_owned(), configuration: Value::Object(settings.as_json()) }
+    }
+}
+
 /// Settings that the Admin API itself obeys.
 #[derive(Clone, Debug)]
 pub struct Options {
@@ -61,6 +70,21 @@ pub struct Options {
 impl Default for Options {
     fn default() -> Self {
         Self { dbless: false, max_body: 10 << 20, server_header: true, latency_header: true, gui_origins: Vec::new() }
+    }
+}
+
+impl Options {
+    pub fn of(settings: &Settings) -> Self {
+        Self {
+            dbless: settings.database == Database::Off,
+            max_body: match settings.nginx_admin_client_max_body_size.0 {
+                0 => usize::MAX,
+                bytes => usize::try_from(bytes).unwrap_or(usize::MAX),
+            },
+            server_header: settings.headers.server,
+            latency_header: settings.headers.admin_latency,
+            gui_origins: Vec::new(),
+        }
     }
 }
 

@@ -10,10 +10,11 @@ use parking_lot::Mutex;
 use serde_json::{Value, json};
 use troop::admin::context::{Context, Node, Options, Schemas, Writer};
 use troop::admin::health::{Address, BalancerHealth, Health, Pending, SetError, State, TargetHealth, Which};
-use troop::admin::node::log_level::{LogLevel, LogLevels};
+use troop::admin::node::log_level::LogLevels;
 use troop::admin::server::{self, Listener};
 use troop::admin::vitals::{Connections, Readiness, Vitals};
 use troop::catalog::{Catalog, Change, WriteError, Written};
+use troop::settings::value::LogLevel;
 use uuid::Uuid;
 
 use super::client::{self, Answer};

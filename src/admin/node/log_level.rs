@@ -1,6 +1,5 @@
 //! `/debug/node/log-level`: reading and changing how much is logged, for a while.
 
-use std::str::FromStr;
 use std::time::Duration;
 
 use serde_json::Value;
@@ -8,44 +7,7 @@ use serde_json::Value;
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::Call;
 use crate::admin::table::{Table, handler};
-
-/// How much is logged, in Kong's words.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub enum LogLevel {
-    Debug,
-    Info,
-    Notice,
-    Warn,
-    Error,
-    Crit,
-    Alert,
-    Emerg,
-}
-
-const NAMES: [(&str, LogLevel); 8] = [
-    ("debug", LogLevel::Debug),
-    ("info", LogLevel::Info),
-    ("notice", LogLevel::Notice),
-    ("warn", LogLevel::Warn),
-    ("error", LogLevel::Error),
-    ("crit", LogLevel::Crit),
-    ("alert", LogLevel::Alert),
-    ("emerg", LogLevel::Emerg),
-];
-
-impl LogLevel {
-    pub fn name(self) -> &'static str {
-        NAMES.iter().find(|(_, level)| *level == self).map_or("notice", |(name, _)| name)
-    }
-}
-
-impl FromStr for LogLevel {
-    type Err = ();
-
-    fn from_str(text: &str) -> Result<Self, ()> {
-        NAMES.iter().find(|(name, _)| *name == text).map(|(_, level)| *level).ok_or(())
-    }
-}
+use crate::settings::value::{LogLevel, Value as _};
 
 /// The node's log: what it writes now, and a way to change it.
 pub trait LogLevels: Send + Sync {
@@ -70,7 +32,7 @@ pub fn endpoints(table: &mut Table) {
 }
 
 async fn get(call: Call) -> Outcome {
-    Ok(Answer::message(200, format!("log level: {}", call.context.log_levels.current().name())))
+    Ok(Answer::message(200, format!("log level: {}", call.context.log_levels.current().as_str())))
 }
 
 async fn put(call: Call) -> Outcome {
@@ -78,7 +40,7 @@ async fn put(call: Call) -> Outcome {
         return Err(Answer::message(405, "cannot change log level when not using a database"));
     }
     let name = call.param("log_level");
-    let Ok(level) = name.parse::<LogLevel>() else { return Err(Answer::message(400, format!("unknown log level: {name}"))) };
+    let Ok(level) = LogLevel::read("log_level", name) else { return Err(Answer::message(400, format!("unknown log level: {name}"))) };
     let timeout = timeout(call.member("timeout"))?;
     let levels = &call.context.log_levels;
     if levels.current() == level {
@@ -110,13 +72,6 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-
-    #[test]
-    fn names() {
-        assert_eq!("notice".parse(), Ok(LogLevel::Notice));
-        assert_eq!("verbose".parse::<LogLevel>(), Err(()));
-        assert!(NAMES.iter().all(|(name, level)| level.name() == *name));
-    }
 
     #[test]
     fn timeouts() {
