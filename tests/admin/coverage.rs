@@ -14,6 +14,7 @@ use super::node::TestNode;
 const TESTS: &[&str] = &[
     include_str!("bodies.rs"),
     include_str!("collections.rs"),
+    include_str!("consumer_groups.rs"),
     include_str!("elements.rs"),
     include_str!("node_endpoints.rs"),
     include_str!("transport.rs"),

@@ -1,10 +1,13 @@
 //! The Admin API, black-box over HTTP.
 
 mod bodies;
+mod certificates;
 mod client;
 mod collections;
+mod consumer_groups;
 mod coverage;
 
+mod deck;
 mod elements;
 mod node;
 mod node_endpoints;

@@ -19,7 +19,10 @@ const OTHER_WORDS: &[(&str, &str)] = &[
 ];
 
 /// Examples that do not apply, and why.
-const NOT_HERE: &[(&str, &str)] = &[("plugin proxy-cache dict", "Kong's shared dictionaries do not exist here; any name is accepted")];
+const NOT_HERE: &[(&str, &str)] = &[
+    ("plugin proxy-cache dict", "Kong's shared dictionaries do not exist here; any name is accepted"),
+    ("target no upstream", "there is no path to post it to"),
+];
 
 fn examples(kind: &str) -> Vec<Value> {
     let text = include_str!("../golden/validation-examples.json");

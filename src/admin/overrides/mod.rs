@@ -2,7 +2,7 @@
 
 mod acls;
 mod certificates;
-
+mod consumer_groups;
 mod consumers;
 mod plugins;
 mod targets;
@@ -15,7 +15,7 @@ use crate::admin::table::Table;
 /// Puts the overrides in the place of what was generated.
 pub fn endpoints(table: &mut Table) {
     certificates::endpoints(table);
-
+    consumer_groups::endpoints(table);
     consumers::endpoints(table);
     plugins::endpoints(table);
     targets::endpoints(table);
