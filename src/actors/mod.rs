@@ -3,11 +3,19 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`catalog`] | the configuration: the only writer of catalog and store |
+//! | [`health_checker`] | active health checks of one upstream |
+//! | [`probe`] | one question to one address |
 //! | [`rate_limits`] | the owner of the counters of rate limits |
 //! | [`resolver`] | looks names up, and keeps what they resolve to |
 //! | [`supervise`] | actors that survive their own panics |
+//! | [`upstream`] | the ring of one upstream and the names in it |
+//! | [`upstreams`] | all upstreams of the node, brought to what the catalog says |
 
 pub mod catalog;
+pub mod health_checker;
+pub mod probe;
 pub mod rate_limits;
 pub mod resolver;
 pub mod supervise;
+pub mod upstream;
+pub mod upstreams;

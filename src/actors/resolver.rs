@@ -439,4 +439,4 @@ fn read_hosts(path: &Path) -> HashMap<String, Vec<IpAddr>> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

@@ -264,6 +264,17 @@ impl Resolver {
         }
     }
 
+    /// Like [`Resolver::resolve`], but waits for another answer when the one that is known is past its time.
+    pub async fn renew(&self, name: &str) -> Answer {
+        if let Some(ip) = literal(name) {
+            return Ok(Arc::new(Resolved::literal(ip, Instant::now())));
+        }
+        match self.cache.entry(&canonical(name)).filter(|entry| entry.fresh(Instant::now())) {
+            Some(entry) => entry.answer.clone(),
+            None => self.look_up(name).await,
+        }
+    }
+
     async fn look_up(&self, name: &str) -> Answer {
         self.cache.counts.misses.fetch_add(1, Ordering::Relaxed);
         let (reply, answer) = oneshot::channel();

@@ -134,6 +134,11 @@ impl Limits {
         }
     }
 
+    /// Whether an outcome is a success, counted or not.
+    pub fn good(&self, outcome: Outcome) -> bool {
+        self.counter(outcome).is_some_and(|(counter, _)| counter == Counter::Successes)
+    }
+
     /// Whether no failure is counted.
     fn idle(&self) -> bool {
         self.http_failures == 0 && self.tcp_failures == 0 && self.timeouts == 0

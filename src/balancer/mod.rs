@@ -32,7 +32,7 @@ use tokio::sync::watch;
 pub use address::{Address, Peer, PeerId};
 pub use dns::{DnsError, Resolved, Resolver};
 pub use hash::{HashInput, HashKey};
-pub use health::{Health, Outcome, State};
+pub use health::{Checks, Health, Outcome, State};
 pub use policy::{Algorithm, Destination, Policy, Resolution};
 
 use ring::{Memory, Ring};
@@ -182,6 +182,14 @@ impl Balancer {
     pub fn probed(&self, address: &Arc<Address>, outcome: Outcome) {
         let (before, after) = address.vitals.report(outcome, &self.policy.checks.active);
         self.settle(address, before, after);
+    }
+
+    /// Takes the result of a probe into account that is to bring an address back: one good answer does.
+    pub fn tried_again(&self, address: &Arc<Address>, outcome: Outcome) {
+        let Checks { active, passive, .. } = &self.policy.checks;
+        if (active.good(outcome) || passive.good(outcome)) && !address.available() {
+            self.settle(address, address.vitals.set(true), Health::of(true));
+        }
     }
 
     /// Sets the state of the addresses of a target: all of them, or the one with this address and port. False when there is

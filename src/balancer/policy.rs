@@ -104,6 +104,18 @@ pub enum Resolution {
     Failed(DnsError),
 }
 
+impl Resolution {
+    /// Whether both give the same addresses.
+    pub fn same(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Pending, Self::Pending) => true,
+            (Self::Found(a), Self::Found(b)) => (a.kind, a.transient, &a.records) == (b.kind, b.transient, &b.records),
+            (Self::Failed(a), Self::Failed(b)) => a == b,
+            _ => false,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::split;
