@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
-use schema::Chosen;
 use serde_json::Value;
 use uuid::Uuid;
 
+use crate::actors::catalog::Configuration;
 use crate::admin::health::{Health, Pending};
 use crate::admin::node::log_level::LogLevels;
 use crate::admin::vitals::Vitals;
-use crate::catalog::{Catalog, Change, Key, WriteError, Written, row};
+use crate::catalog::{Catalog, Change, Key, WriteError, Written};
+
+pub use crate::catalog::Schemas;
 use crate::plugin::Descriptor;
 use crate::settings::Settings;
 use crate::settings::value::Database;
@@ -94,18 +96,10 @@ pub trait Writer: Send + Sync {
     fn write(&self, change: Change) -> Pending<Result<Written, WriteError>>;
 }
 
-/// What the schemas of rows depend on besides the entity.
-#[derive(Clone)]
-pub struct Schemas {
-    /// What a plugin or a vault of a name adds to its row's schema: `(entity, name)`.
-    pub choose: Arc<dyn Fn(&str, &str) -> Option<Chosen> + Send + Sync>,
-    pub features: Vec<&'static str>,
-}
-
-impl Schemas {
-    /// What validation is given.
-    pub fn context(&self) -> schema::Context<'_> {
-        schema::Context { now: row::now() as f64 / 1000.0, choose: &*self.choose, features: &self.features, transform: true }
+impl Writer for Configuration {
+    fn write(&self, change: Change) -> Pending<Result<Written, WriteError>> {
+        let configuration = self.clone();
+        Box::pin(async move { configuration.write(change).await })
     }
 }
 
