@@ -1,7 +1,6 @@
 //! What the Admin API asks of the balancers: the health of targets, and to set it by hand.
 
 use std::future::Future;
-use std::net::IpAddr;
 use std::pin::Pin;
 
 use serde_json::Value;
@@ -33,7 +32,8 @@ impl State {
 /// One address of a target.
 #[derive(Clone, Debug)]
 pub struct Address {
-    pub ip: IpAddr,
+    /// An address (IPv6 in brackets), or the name in an SRV record.
+    pub ip: String,
     pub port: u16,
     pub weight: u64,
     pub state: State,

@@ -141,7 +141,7 @@ impl Writer for InMemory {
 struct Balancers;
 
 fn target_health() -> TargetHealth {
-    let address = Address { ip: [127, 0, 0, 1].into(), port: 9101, weight: 100, state: State::Healthy };
+    let address = Address { ip: "127.0.0.1".to_owned(), port: 9101, weight: 100, state: State::Healthy };
     TargetHealth {
         host: "127.0.0.1".to_owned(),
         port: 9101,
