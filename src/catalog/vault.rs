@@ -27,23 +27,23 @@ pub enum VaultError {
 }
 
 /// Looks up a variable of the environment.
-pub type Environment = dyn Fn(&str) -> Option<String> + Send + Sync;
+pub type Environment<'a> = dyn Fn(&str) -> Option<String> + 'a;
 
 /// What references are resolved with: the environment and the configured vaults.
 pub struct Vaults<'a> {
-    environment: &'a Environment,
+    environment: &'a Environment<'a>,
     /// Prefix of a vault entity to the prefix that it puts before variables. All are of the kind `env`.
     configured: HashMap<String, String>,
 }
 
 impl<'a> Vaults<'a> {
     /// Only the built-in `env` vault: for settings, which are read before there is a catalog.
-    pub fn new(environment: &'a Environment) -> Self {
+    pub fn new(environment: &'a Environment<'a>) -> Self {
         Self { environment, configured: HashMap::new() }
     }
 
     /// With the vault entities of a catalog.
-    pub fn of(catalog: &Catalog, environment: &'a Environment) -> Self {
+    pub fn of(catalog: &Catalog, environment: &'a Environment<'a>) -> Self {
         let mut vaults = Self::new(environment);
         for row in catalog.rows("vaults") {
             let body = row.object();

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
+use crate::catalog::vault::Vaults;
 use crate::router::Flavor;
 
 /// What a setting looks like to people and in JSON.
@@ -392,25 +393,5 @@ impl Value for HeadBuffers {
 
 /// The value of a `{vault://env/name[/key]}` reference.
 pub fn env_reference(reference: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
-    let inner = reference.strip_prefix("{vault://").and_then(|r| r.strip_suffix('}'));
-    let inner = inner.ok_or_else(|| format!("not a reference [{reference}]"))?;
-    let inner = inner.split(['?', '#']).next().unwrap_or(inner);
-    let (vault, rest) = inner.split_once('/').ok_or_else(|| format!("reference url is missing path [{reference}]"))?;
-    if rest.is_empty() {
-        return Err(format!("reference url is missing path [{reference}]"));
-    }
-    if vault != "env" {
-        return Err(format!("could not find vault ({vault})"));
-    }
-    let (resource, key) = rest.split_once('/').map_or((rest, None), |(resource, key)| (resource, Some(key)));
-    let name = resource.to_ascii_uppercase().replace('-', "_");
-    let secret = variable(&name).ok_or_else(|| "could not get value from external vault (no value found)".to_owned())?;
-    let Some(key) = key else { return Ok(secret) };
-    let missing = || format!("subfield {key} not found in JSON secret");
-    let json: Json = serde_json::from_str(&secret).map_err(|_| missing())?;
-    match json.get(key) {
-        Some(Json::String(text)) => Ok(text.clone()),
-        Some(value @ (Json::Number(_) | Json::Bool(_))) => Ok(value.to_string()),
-        _ => Err(missing()),
-    }
+    Vaults::new(&variable).resolve(reference).map_err(|error| error.to_string())
 }

@@ -8,6 +8,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::catalog::Catalog;
+use crate::catalog::vault::{Vaults, is_reference};
 use crate::model::Service;
 use crate::plugin::Exchange;
 use crate::router::{Handling, upstream_path};
@@ -136,7 +137,14 @@ fn upstream_tls(service: &Service, catalog: &Catalog, defaults: &ServiceDefaults
 }
 
 fn text(catalog: &Catalog, entity: &str, id: uuid::Uuid, field: &str) -> Option<String> {
-    catalog.get(entity, &id)?.object().get(field)?.as_str().map(str::to_owned)
+    let row = catalog.get(entity, &id)?.object();
+    let text = row.get(field)?.as_str()?;
+    if !is_reference(text) {
+        return Some(text.to_owned());
+    }
+    let environment = |name: &str| std::env::var(name).ok();
+    let resolved = Vaults::of(catalog, &environment).resolve(text);
+    resolved.inspect_err(|error| tracing::error!(entity, %id, field, %error, "a reference has no value")).ok()
 }
 
 fn key_pair(cert: &str, key: &str) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
