@@ -17,6 +17,7 @@
 //! | [`proxy`] | the data plane: listeners, phases, upstream client |
 //! | [`admin`] | the Admin API |
 //! | [`actors`] | everything that changes over time, one actor a file |
+//! | [`node`] | one node: everything wired, from settings to listeners |
 
 pub mod actors;
 pub mod admin;
@@ -26,6 +27,7 @@ pub mod cli;
 pub mod declarative;
 pub mod http;
 pub mod model;
+pub mod node;
 pub mod plugin;
 pub mod plugins;
 pub mod proxy;

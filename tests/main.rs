@@ -1,2 +1,1 @@
 mod admin;
-mod golden;

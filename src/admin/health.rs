@@ -32,7 +32,7 @@ impl State {
 /// One address of a target.
 #[derive(Clone, Debug)]
 pub struct Address {
-    /// An address (IPv6 in brackets), or the name in an SRV record.
+    /// An address, or the name that an SRV record points to.
     pub ip: String,
     pub port: u16,
     pub weight: u64,

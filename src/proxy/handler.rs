@@ -4,6 +4,7 @@
 //! as it is, its body chunk by chunk through [`Handler::filter`], and calls [`Handler::finish`] when the last byte is
 //! written or the client is gone.
 
+use std::net::SocketAddr;
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -28,6 +29,9 @@ pub trait Handler: 'static {
     fn finish(&self, exchange: Box<Exchange>, end: End) -> Request;
 
     /// The answer to something that is not a request: too large, malformed, too slow. No plugin sees it.
+    ///
+    /// `status` may be one that nginx has for itself: 494 for a head that is too large, 497 for plain HTTP sent to a TLS port;
+    /// both are answered with 400. The body is at hand, not a stream.
     fn refuse(&self, status: u16, request: Option<&Request>, client: &Rc<Connection>) -> Response;
 
     /// Whether the node is shutting down: answers say `Connection: close`.
@@ -39,6 +43,8 @@ pub trait Handler: 'static {
 pub struct Connection {
     /// `ip` is the peer's address here; the engine replaces it where the peer is trusted.
     pub client: Client,
+    /// Client and server as the PROXY protocol names them, on listeners that speak it.
+    pub proxied: Option<(SocketAddr, SocketAddr)>,
 }
 
 /// How an exchange ended.

@@ -5,9 +5,11 @@
 //! | [`client`] | the client towards upstreams |
 //! | [`engine`] | the phase engine |
 //! | [`handler`] | the line between protocol servers and the phase engine |
+//! | [`server`] | servers towards clients |
 //! | [`stream`] | a connection, plain or TLS |
 
 pub mod client;
 pub mod engine;
 pub mod handler;
+pub mod server;
 pub mod stream;

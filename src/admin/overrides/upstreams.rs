@@ -72,7 +72,7 @@ fn balancer(call: &Call) -> Outcome {
 /// A target's host with its addresses. `mark` is what an address shows of its health.
 fn host(known: &TargetHealth, mark: impl Fn(&Address) -> (&'static str, Value)) -> Value {
     let address = |a: &Address| {
-        let mut shown = json!({"ip": a.ip, "port": a.port, "weight": a.weight});
+        let mut shown = json!({"ip": a.ip.to_string(), "port": a.port, "weight": a.weight});
         let (name, value) = mark(a);
         shown[name] = value;
         shown

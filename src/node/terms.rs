@@ -1,0 +1,98 @@
+//! What settings say to the parts.
+
+use std::time::Duration;
+
+use crate::actors::resolver::{DnsOptions, Order};
+use crate::node::StartError;
+use crate::proxy::client::PoolLimits;
+use crate::proxy::engine::Terms;
+use crate::proxy::engine::answer::Added;
+use crate::proxy::engine::error_body::{Form, Templates};
+use crate::proxy::engine::real_ip::RealIp;
+use crate::proxy::server::Limits;
+use crate::settings::{Settings, files};
+use crate::snapshot::ServiceDefaults;
+
+/// Name and version that the contract's headers carry.
+pub const PRODUCT: &str = "kong/3.10.0";
+/// Most bytes of a request body that are read before the upstream is contacted; a longer one streams.
+const REQUEST_BUFFER: usize = 1 << 20;
+
+pub fn engine(settings: &Settings) -> Result<Terms, StartError> {
+    let templates = settings.error_templates().map_err(|error| StartError::Io { what: "cannot read an error template", error })?;
+    let headers = &settings.headers;
+    let from_proxy_protocol = settings.real_ip_header == "proxy_protocol";
+    Ok(Terms {
+        added: Added {
+            server: headers.server,
+            via: headers.via,
+            proxy_latency: headers.proxy_latency,
+            upstream_latency: headers.upstream_latency,
+            response_latency: headers.response_latency,
+            upstream_status: headers.upstream_status,
+            request_id: headers.request_id,
+        },
+        request_id_upstream: settings.headers_upstream.request_id,
+        product: PRODUCT.to_owned(),
+        error_default_form: Form::of_type(settings.error_default_type.as_str()).unwrap_or(Form::Plain),
+        templates: Templates { html: templates.html, json: templates.json, xml: templates.xml, plain: templates.plain },
+        real_ip: RealIp {
+            trusted: settings.trusted_ips.nets.clone(),
+            header: (!from_proxy_protocol).then(|| settings.real_ip_header.clone()),
+            recursive: settings.real_ip_recursive,
+        },
+        allow_debug_header: settings.allow_debug_header,
+        request_buffer: REQUEST_BUFFER,
+        max_body_size: settings.nginx_http_client_max_body_size.0,
+    })
+}
+
+pub fn pool(settings: &Settings) -> PoolLimits {
+    let idle = settings.upstream_keepalive_idle_timeout;
+    PoolLimits {
+        size: settings.upstream_keepalive_pool_size as usize,
+        max_requests: settings.upstream_keepalive_max_requests,
+        idle_timeout: (idle > 0.0).then(|| Duration::from_secs_f64(idle)),
+    }
+}
+
+pub fn limits(settings: &Settings) -> Limits {
+    let buffers = settings.nginx_http_large_client_header_buffers;
+    let line = usize::try_from(buffers.size).unwrap_or(usize::MAX);
+    Limits {
+        line,
+        // nginx reads a head into its buffers after a first one of a kilobyte
+        head: usize::try_from(buffers.total()).unwrap_or(usize::MAX).saturating_add(1024),
+        keepalive_requests: settings.nginx_http_keepalive_requests,
+        header_timeout: settings.nginx_http_client_header_timeout.0,
+        keepalive_timeout: settings.nginx_http_keepalive_timeout.0,
+        body_timeout: settings.nginx_http_client_body_timeout.0,
+        send_timeout: settings.nginx_http_send_timeout.0,
+        ..Limits::default()
+    }
+}
+
+pub fn dns(settings: &Settings) -> DnsOptions {
+    let dns = settings.dns();
+    let seconds = |s: f64| Duration::from_secs_f64(s.max(0.0));
+    DnsOptions {
+        servers: dns.servers,
+        hosts_file: dns.hosts_file,
+        order: dns.order.iter().filter_map(|word| word.parse::<Order>().ok()).collect(),
+        valid_ttl: dns.valid_ttl.map(seconds),
+        stale_ttl: seconds(dns.stale_ttl),
+        not_found_ttl: seconds(dns.not_found_ttl),
+        error_ttl: seconds(dns.error_ttl),
+        cache_size: usize::try_from(dns.cache_size).unwrap_or(usize::MAX),
+        ..DnsOptions::default()
+    }
+}
+
+pub fn services(settings: &Settings) -> Result<ServiceDefaults, StartError> {
+    let read = |entry: &String| files::pem(entry).map_err(StartError::Settings);
+    let client_certificate = match (&settings.client_ssl_cert, &settings.client_ssl_cert_key) {
+        (Some(cert), Some(key)) if settings.client_ssl => Some((read(cert)?, read(key)?)),
+        _ => None,
+    };
+    Ok(ServiceDefaults { tls_verify: settings.nginx_proxy_proxy_ssl_verify, client_certificate })
+}

@@ -1,4 +1,0 @@
-//! Answers that are compared with files beside this one.
-
-mod schemas;
-mod validation;
