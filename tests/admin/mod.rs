@@ -7,6 +7,7 @@ mod collections;
 mod consumer_groups;
 mod coverage;
 
+mod dbless;
 mod deck;
 mod elements;
 mod node;
