@@ -1,5 +1,7 @@
 //! What endpoints see of the node.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 
 use arc_swap::ArcSwap;
@@ -7,7 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::actors::catalog::Configuration;
-use crate::admin::health::{Health, Pending};
+use crate::admin::health::Health;
 use crate::admin::node::log_level::LogLevels;
 use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Change, Key, WriteError, Written};
@@ -89,6 +91,9 @@ impl Options {
         }
     }
 }
+
+/// A future without a fixed type, so that a trait is object-safe.
+pub type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
 
 /// The one way to change the configuration: the catalog's actor.
 pub trait Writer: Send + Sync {

@@ -1,31 +1,20 @@
 //! What the Admin API asks of the balancers: the health of targets, and to set it by hand.
 
-use std::future::Future;
-use std::pin::Pin;
-
 use serde_json::Value;
 use uuid::Uuid;
 
-/// Health of a target or of one of its addresses.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
-    Healthy,
-    Unhealthy,
-    /// No health checks, or nothing to check.
-    ChecksOff,
-    /// The name has no address.
-    DnsError,
-}
+use crate::actors::upstreams::{Shown, Upstreams, address_health, dns_source, target_health};
 
-impl State {
-    /// Kong's word.
-    pub fn word(self) -> &'static str {
-        match self {
-            Self::Healthy => "HEALTHY",
-            Self::Unhealthy => "UNHEALTHY",
-            Self::ChecksOff => "HEALTHCHECKS_OFF",
-            Self::DnsError => "DNS_ERROR",
-        }
+/// Health of a target or of one of its addresses.
+pub type State = Shown;
+
+/// Kong's word for a state.
+pub fn word(state: State) -> &'static str {
+    match state {
+        State::Healthy => "HEALTHY",
+        State::Unhealthy => "UNHEALTHY",
+        State::ChecksOff => "HEALTHCHECKS_OFF",
+        State::DnsError => "DNS_ERROR",
     }
 }
 
@@ -80,9 +69,6 @@ pub enum SetError {
     NoChecks,
 }
 
-/// A future without a fixed type, so that the trait is object-safe.
-pub type Pending<T> = Pin<Box<dyn Future<Output = T>>>;
-
 /// The balancers' side.
 pub trait Health: Send + Sync {
     /// A target of an upstream; `None` when the balancer does not know it (yet).
@@ -91,7 +77,7 @@ pub trait Health: Send + Sync {
     fn balancer(&self, upstream: Uuid) -> Option<BalancerHealth>;
 
     /// Sets the health of addresses until checks or another call change it.
-    fn set(&self, which: Which, healthy: bool) -> Pending<Result<(), SetError>>;
+    fn set(&self, which: &Which, healthy: bool) -> Result<(), SetError>;
 }
 
 /// `{"total", "available", "unavailable"}` of some addresses.
@@ -106,19 +92,44 @@ pub fn weights<'a>(addresses: impl Iterator<Item = &'a Address>) -> Value {
     serde_json::json!({"total": total, "available": available, "unavailable": total - available})
 }
 
-/// A node without balancers: nothing is known of any target.
-pub struct NoBalancers;
-
-impl Health for NoBalancers {
-    fn target(&self, _: Uuid, _: Uuid) -> Option<TargetHealth> {
-        None
+impl Health for Upstreams {
+    fn target(&self, upstream: Uuid, target: Uuid) -> Option<TargetHealth> {
+        let balancer = Upstreams::balancer(self, upstream)?;
+        let ring = balancer.ring();
+        let place = ring.places.iter().find(|place| place.destination.id == target)?;
+        let state = target_health(&balancer, place);
+        let addresses = place.addresses.iter().map(|address| Address {
+            ip: address.ip.to_string(),
+            port: address.port,
+            weight: address.weight.into(),
+            state: address_health(&balancer, place, address),
+        });
+        let to = &place.destination;
+        Some(TargetHealth {
+            host: to.host.to_string(),
+            port: to.port,
+            dns: dns_source(place),
+            node_weight: to.weight.into(),
+            addresses: addresses.collect(),
+            state,
+        })
     }
 
-    fn balancer(&self, _: Uuid) -> Option<BalancerHealth> {
-        None
+    fn balancer(&self, upstream: Uuid) -> Option<BalancerHealth> {
+        let balancer = Upstreams::balancer(self, upstream)?;
+        let targets: Vec<Uuid> = balancer.ring().places.iter().map(|place| place.destination.id).collect();
+        let hosts = targets.into_iter().filter_map(|target| self.target(upstream, target)).collect();
+        Some(BalancerHealth { healthy: balancer.healthy(), checks: balancer.policy.checks.on, hosts })
     }
 
-    fn set(&self, _: Which, _: bool) -> Pending<Result<(), SetError>> {
-        Box::pin(async { Err(SetError::NoChecks) })
+    fn set(&self, which: &Which, healthy: bool) -> Result<(), SetError> {
+        let known = self.target(which.upstream, which.target).map_or_else(Vec::new, |target| target.addresses);
+        let is =
+            |a: &Address, name: &str| *a.ip == *name || format!("{}:{}", a.ip, a.port) == name || format!("[{}]:{}", a.ip, a.port) == name;
+        if which.address.as_ref().is_some_and(|name| !known.iter().any(|address| is(address, name))) {
+            return Err(SetError::UnknownAddress);
+        }
+        let set = self.set_health(which.upstream, which.target, which.address.as_deref(), healthy);
+        set.map_err(|_| SetError::NoChecks)
     }
 }

@@ -117,7 +117,7 @@ async fn set_health(call: Call, healthy: bool) -> Outcome {
     let (row, scope) = target(&call)?;
     let address = Some(call.param("address")).filter(|a| !a.is_empty()).map(str::to_owned);
     let which = Which { upstream: scope.parent, target: row.id, address };
-    match call.context.health.set(which, healthy).await {
+    match call.context.health.set(&which, healthy) {
         Ok(()) => Ok(Answer::empty(204)),
         Err(SetError::UnknownAddress) => Err(Answer::not_found()),
         Err(SetError::NoChecks) => {

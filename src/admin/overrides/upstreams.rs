@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::Call;
 use crate::admin::entities::page;
-use crate::admin::health::{Address, State, TargetHealth, weights};
+use crate::admin::health::{Address, State, TargetHealth, weights, word};
 use crate::admin::overrides::targets;
 use crate::admin::table::{Table, handler};
 use crate::catalog::Row;
@@ -40,10 +40,10 @@ fn target(call: &Call, upstream: &Row, row: &Row) -> Value {
         _ => State::ChecksOff,
     };
     let data = match &known {
-        Some(known) => host(known, |a| ("health", a.state.word().into())),
+        Some(known) => host(known, |a| ("health", word(a.state).into())),
         None => json!({"dns": "unknown", "nodeWeight": 0, "weight": {"total": 0, "available": 0, "unavailable": 0}, "addresses": []}),
     };
-    body.insert("health".to_owned(), state.word().into());
+    body.insert("health".to_owned(), word(state).into());
     body.insert("data".to_owned(), data);
     Value::Object(body)
 }
@@ -64,8 +64,8 @@ fn balancer(call: &Call) -> Outcome {
         "weight": weights(hosts.iter().flat_map(|h| &h.addresses)),
         "hosts": shown,
     });
-    let word = if healthy { State::Healthy } else { State::Unhealthy };
-    let data = json!({"health": health.word(), "balancer_health": word.word(), "id": upstream.id, "details": details});
+    let balancing = if healthy { State::Healthy } else { State::Unhealthy };
+    let data = json!({"health": word(health), "balancer_health": word(balancing), "id": upstream.id, "details": details});
     Ok(Answer::ok(&json!({"data": data, "next": null, "node_id": call.context.node.id})))
 }
 
