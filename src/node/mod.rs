@@ -7,10 +7,8 @@
 //! | [`workers`] | the threads that serve requests |
 //! | [`log`] | what the node writes about itself |
 //! | [`vitals`] | what the Admin API asks of the running node |
-//! | [`health`] | what the Admin API asks of the balancers |
 //! | [`signals`] | stop, quit, reload |
 
-mod health;
 pub mod log;
 mod signals;
 mod start;

@@ -12,13 +12,12 @@ use crate::actors::rate_limits::RateLimits;
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::context::{Context, Node as Identity, Options};
-use crate::admin::health::Pending;
 use crate::admin::server::{self, Listener};
-use crate::catalog::{Catalog, Change, Schemas, WriteError, Written};
+use crate::catalog::{Catalog, Schemas};
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::workers::{Parts, Workers};
-use crate::node::{StartError, health, log, terms};
+use crate::node::{StartError, log, terms};
 use crate::plugin::{Descriptor, Handles};
 use crate::plugins::PLUGINS;
 use crate::proxy::server::{Bound, Counters};
@@ -86,20 +85,19 @@ impl Node {
             unready: Arc::new(AtomicBool::new(false)),
         };
         let context = Arc::new(Context {
-            node: Identity {
-                id: settings
+            node: Identity::of(
+                &settings,
+                settings
                     .persistent_node_id()
                     .map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?,
-                hostname: nix::unistd::gethostname().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
-                configuration: settings.as_json().into(),
-            },
-            options: options(&settings, dbless),
+            ),
+            options: Options::of(&settings),
             plugins: enabled,
             schemas,
             catalog: configuration.current(),
-            writer: Arc::new(Writer(configuration)),
+            writer: Arc::new(configuration),
             configuration_hash: ArcSwap::from_pointee("0".repeat(32)),
-            health: Arc::new(health::Balancers(upstreams)),
+            health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
             vitals: Arc::new(running),
         });
@@ -163,16 +161,6 @@ fn declared(settings: &Settings, schemas: &Schemas) -> Result<Catalog, StartErro
     Ok(Catalog::default())
 }
 
-fn options(settings: &Settings, dbless: bool) -> Options {
-    Options {
-        dbless,
-        max_body: usize::try_from(settings.nginx_admin_client_max_body_size.0).unwrap_or(usize::MAX),
-        server_header: settings.headers.server,
-        latency_header: settings.headers.admin_latency,
-        ..Options::default()
-    }
-}
-
 fn prepare_prefix(settings: &Settings) -> Result<(), StartError> {
     std::fs::create_dir_all(&settings.prefix)
         .and_then(|()| std::fs::create_dir_all(settings.path("pids")))
@@ -193,16 +181,6 @@ fn bind(setting: &'static str, listens: &[Listen]) -> Result<Vec<Listener>, Star
         Err(error) => Err(StartError::Listen { setting, address: listen.address, error }),
     };
     listens.iter().filter(|l| !l.ssl).map(bind).collect()
-}
-
-/// The Admin API's way to the catalog's actor.
-struct Writer(Configuration);
-
-impl crate::admin::context::Writer for Writer {
-    fn write(&self, change: Change) -> Pending<Result<Written, WriteError>> {
-        let configuration = self.0.clone();
-        Box::pin(async move { configuration.write(change).await })
-    }
 }
 
 /// The file that names the process, for as long as it runs.
