@@ -9,13 +9,12 @@ const SIZE_LIMIT: usize = 1 << 20;
 pub fn pattern_error(pattern: &str) -> Option<String> {
     let error = RegexBuilder::new(pattern).size_limit(SIZE_LIMIT).build().err()?;
     let text = error.to_string();
-    // Kong counts the end of the pattern as one beyond its last character.
-    let at_end = |text: &str| format!("{text} (pattern offset: {})", pattern.len() + 1);
+    let in_pattern = |text: &str| format!("pcre2_compile() failed: {text} in \"{pattern}\"");
     Some(match text.rsplit_once("error: ").map(|(_, why)| why.trim()) {
-        Some("unclosed group") => at_end("missing closing parenthesis"),
-        Some("unopened group") => at_end("unmatched closing parenthesis"),
-        Some("unclosed character class") => at_end("missing terminating ] for character class"),
-        Some("repetition operator missing expression") => at_end("quantifier does not follow a repeatable item"),
+        Some("unclosed group") => in_pattern("missing closing parenthesis"),
+        Some("unopened group") => in_pattern("unmatched closing parenthesis"),
+        Some("unclosed character class") => in_pattern("missing terminating ] for character class"),
+        Some("repetition operator missing expression") => in_pattern("quantifier does not follow a repeatable item"),
         Some(why) => why.to_owned(),
         None => text,
     })
@@ -27,7 +26,7 @@ mod tests {
 
     #[test]
     fn words() {
-        assert_eq!(pattern_error("/foo(bar").as_deref(), Some("missing closing parenthesis (pattern offset: 9)"));
+        assert_eq!(pattern_error("/foo(bar").as_deref(), Some(r#"pcre2_compile() failed: missing closing parenthesis in "/foo(bar""#));
         assert_eq!(pattern_error(r"/users/\d+$"), None);
         assert!(pattern_error("(a{1000}){1000}").is_some());
     }
