@@ -11,6 +11,8 @@
 //! | [`instance`] | a configured plugin behind one object-safe face |
 //! | [`world`] | what a request may look up: consumers, credentials |
 //! | [`auth`] | what all authentication plugins share |
+//! | [`query`] | arguments of queries and forms |
+//! | [`form`] | bodies with named members |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`limits`] | what the plugins that limit have in common |
 //! | [`redis`] | how a plugin's configuration names a Redis |
@@ -18,8 +20,10 @@
 pub mod auth;
 pub mod counters;
 pub mod exchange;
+pub mod form;
 pub mod instance;
 pub mod limits;
+pub mod query;
 pub mod redis;
 pub mod reply;
 #[cfg(test)]

@@ -146,6 +146,7 @@ fn names(settings: &Settings, errors: &mut Vec<String>) {
         ("dns_not_found_ttl", settings.dns_not_found_ttl),
         ("dns_error_ttl", settings.dns_error_ttl),
         ("resolver_stale_ttl", settings.resolver_stale_ttl),
+        ("passive_recovery_interval", settings.passive_recovery_interval),
         ("resolver_error_ttl", settings.resolver_error_ttl),
         ("dns_valid_ttl", settings.dns_valid_ttl.unwrap_or(0.0)),
         ("resolver_valid_ttl", settings.resolver_valid_ttl.unwrap_or(0.0)),

@@ -243,6 +243,11 @@ settings! {
     /// Seconds for which a failure is remembered.
     resolver_error_ttl: f64 = "1";
 
+    // Balancing.
+    /// Seconds between probes of targets that passive health checks took out, where no active checks bring them back; 0 turns
+    /// these probes off. They go where the upstream's active checks would.
+    passive_recovery_interval: f64 = "0";
+
     // Tracing.
     /// What spans are made of: `off`, `all`, or names.
     tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing;

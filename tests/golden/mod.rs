@@ -1,0 +1,4 @@
+//! Answers that are compared with files beside this one.
+
+mod schemas;
+mod validation;
