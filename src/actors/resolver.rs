@@ -90,7 +90,7 @@ impl Default for DnsOptions {
 const MOST_LOOKUPS: usize = 1024;
 /// SRV records of one answer whose targets are looked up.
 const MOST_SRV: usize = 64;
-/// Names of the hosts file do not expire.
+/// Names of the hosts file do not expire, and no setting reaches further.
 const FOREVER: Duration = Duration::from_secs(10 * 365 * 24 * 3600);
 
 /// Starts the resolver on an arbiter.
@@ -218,7 +218,10 @@ struct Client {
 }
 
 impl Client {
-    fn new(options: DnsOptions) -> Self {
+    fn new(mut options: DnsOptions) -> Self {
+        for time in [&mut options.stale_ttl, &mut options.not_found_ttl, &mut options.error_ttl].into_iter().chain(&mut options.valid_ttl) {
+            *time = FOREVER.min(*time);
+        }
         let system = std::fs::read(&options.resolv_conf).ok().and_then(|text| parse_resolv_conf(text).ok());
         let (config, mut opts) = system.unwrap_or_else(|| {
             // What the C library does without a configuration.

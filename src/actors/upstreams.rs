@@ -2,14 +2,13 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use actix_rt::ArbiterHandle;
 use ahash::AHashMap;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use uuid::Uuid;
 
 use super::health_checker::{HealthChecker, Rounds};
@@ -20,8 +19,9 @@ use crate::balancer::ring::{Memory, Place};
 use crate::balancer::{Address, Balancer, Destination, Policy, Resolution, Resolver};
 use crate::catalog::{Catalog, Row};
 use crate::model;
-use crate::snapshot::UpstreamTls;
+use crate::plugin::health::{Health, Seen, Totals};
 use crate::snapshot::upstream_tls::Terms;
+use crate::snapshot::{UpstreamTls, client_pair};
 
 /// The balancers of a configuration, by the names of their upstreams.
 pub type Balancers = Arc<AHashMap<Arc<str>, Arc<Balancer>>>;
@@ -44,6 +44,8 @@ struct Shared {
 /// What the last configuration made.
 #[derive(Default)]
 struct Present {
+    /// The catalog that it was.
+    catalog: Option<Catalog>,
     by_id: HashMap<Uuid, Known>,
     by_name: Balancers,
 }
@@ -82,6 +84,11 @@ impl Upstreams {
     /// row has changed keeps its balancer; a row that cannot be read is left out and blocks no other.
     pub fn reconcile(&self, catalog: &Catalog) -> Balancers {
         let mut present = self.shared.present.lock();
+        if let Some(last) = present.catalog.replace(catalog.clone())
+            && ["upstreams", "targets", "certificates"].iter().all(|entity| last.same_rows(catalog, entity))
+        {
+            return present.by_name.clone();
+        }
         let mut before = std::mem::take(&mut present.by_id);
         let mut changed = false;
         for row in catalog.rows("upstreams") {
@@ -93,11 +100,11 @@ impl Upstreams {
                 Some(known) if known.is(&rows) => known,
                 Some(known) => {
                     changed = true;
-                    self.change(known, rows)
+                    self.change(known, rows, catalog)
                 }
                 None => {
                     changed = true;
-                    self.create(rows)
+                    self.create(rows, catalog)
                 }
             };
             present.by_id.insert(row.id, known);
@@ -123,26 +130,26 @@ impl Upstreams {
         self.shared.present.lock().by_name.clone()
     }
 
-    fn create(&self, rows: Rows) -> Known {
+    fn create(&self, rows: Rows, catalog: &Catalog) -> Known {
         let Shared { arbiter, resolver, counts, .. } = &*self.shared;
         let ear = Arc::new(Ear::new(counts.clone()));
         let memory = Arc::new(Memory::default());
         let slot: Slot = Arc::new(ArcSwap::new(self.build(&rows, &memory, &ear)));
         let actor = Upstream::start(arbiter, slot.clone(), resolver.clone(), counts.clone());
         ear.connect(actor.clone());
-        let checker = self.rounds(&rows).map(|rounds| self.checker(rounds, &slot));
+        let checker = self.rounds(&rows, catalog).map(|rounds| self.checker(rounds, &slot));
         let Rows { row, targets, certificate, .. } = rows;
         Known { row, targets, certificate, slot, memory, ear, actor, checker }
     }
 
-    fn change(&self, mut known: Known, rows: Rows) -> Known {
+    fn change(&self, mut known: Known, rows: Rows, catalog: &Catalog) -> Known {
         let balancer = self.build(&rows, &known.memory, &known.ear);
         if !balancer.policy.checks.on {
             known.memory.clear();
         }
         known.slot.store(balancer);
         known.actor.address().do_send(Adopt);
-        known.checker = match (known.checker.take(), self.rounds(&rows)) {
+        known.checker = match (known.checker.take(), self.rounds(&rows, catalog)) {
             (Some((checker, plan)), Some(rounds)) => {
                 plan.store(Arc::new(rounds));
                 checker.address().do_send(Adopt);
@@ -167,10 +174,12 @@ impl Upstreams {
         Arc::new(Balancer::new(policy, destinations, memory.clone(), resolver, Some(ear.clone()), Instant::now()))
     }
 
-    fn rounds(&self, rows: &Rows) -> Option<Rounds> {
+    fn rounds(&self, rows: &Rows, catalog: &Catalog) -> Option<Rounds> {
         let checks = &rows.typed.healthchecks;
-        let tls = rows.certificate.as_ref().and_then(|row| client_tls(row, checks.active.https_verify_certificate));
-        Rounds::of(checks, self.shared.recovery, tls)
+        let verify = checks.active.https_verify_certificate;
+        let client = rows.certificate.as_ref().and_then(|row| client_pair(catalog, row.id));
+        let tls = client.and_then(|client| UpstreamTls::new(Terms { verify, client: Some(client), ..Terms::default() }).ok());
+        Rounds::of(checks, self.shared.recovery, tls.map(Arc::new))
     }
 
     fn checker(&self, rounds: Rounds, slot: &Slot) -> (Supervised<HealthChecker>, Arc<ArcSwap<Rounds>>) {
@@ -205,15 +214,6 @@ impl Known {
     }
 }
 
-/// Terms of TLS with the client certificate of an upstream.
-fn client_tls(certificate: &Row, verify: bool) -> Option<Arc<UpstreamTls>> {
-    let body = certificate.object();
-    let text = |field: &str| body.get(field).and_then(|value| value.as_str()).map(str::to_owned);
-    let chain: Vec<CertificateDer<'static>> = CertificateDer::pem_slice_iter(text("cert")?.as_bytes()).filter_map(Result::ok).collect();
-    let key = PrivateKeyDer::from_pem_slice(text("key")?.as_bytes()).ok()?;
-    UpstreamTls::new(Terms { verify, client: Some((chain, key)), ..Terms::default() }).map(Arc::new).ok()
-}
-
 /// The health of a target or an address, as the Admin API and metrics name it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Shown {
@@ -233,6 +233,51 @@ impl Upstreams {
             balancer.set_health(&place.destination.target, address.map(split), healthy);
         }
         Ok(())
+    }
+}
+
+impl Health for Upstreams {
+    fn each(&self, visit: &mut dyn FnMut(&Seen<'_>)) {
+        for (name, balancer) in self.balancers().iter() {
+            for place in &balancer.ring().places {
+                let mut show = |address: &str, state: Shown| {
+                    visit(&Seen { upstream: name, target: &place.destination.target, address, state: state.name() });
+                };
+                if place.addresses.is_empty() {
+                    show("", Shown::DnsError);
+                }
+                for address in &place.addresses {
+                    show(&format!("{}:{}", address.ip, address.port), address_health(balancer, place, address));
+                }
+            }
+        }
+    }
+
+    fn totals(&self) -> Totals {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (counts, dns) = (self.counts(), self.shared.resolver.counts());
+        Totals {
+            probe_successes: read(&counts.probe_successes),
+            probe_failures: read(&counts.probe_failures),
+            became_healthy: read(&counts.became_healthy),
+            became_unhealthy: read(&counts.became_unhealthy),
+            dns_requests: read(&dns.requests),
+            dns_misses: read(&dns.misses),
+            dns_stale: read(&dns.stale),
+            dns_failures: read(&dns.failures),
+        }
+    }
+}
+
+impl Shown {
+    /// As metrics name it.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Healthy => "healthy",
+            Self::Unhealthy => "unhealthy",
+            Self::ChecksOff => "healthchecks_off",
+            Self::DnsError => "dns_error",
+        }
     }
 }
 

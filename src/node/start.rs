@@ -61,8 +61,9 @@ impl Node {
         let actors = Arbiter::new();
         let arbiter = actors.handle();
         let resolver = resolver::start(&arbiter, terms::dns(&settings));
-        let upstreams = Arc::new(Upstreams::new(arbiter.clone(), resolver.clone(), None));
+        let upstreams = Arc::new(Upstreams::new(arbiter.clone(), resolver.clone(), terms::recovery(&settings)));
         let handles = Arc::new(Handles::default());
+        let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
 
         let mut builder = Builder::new(settings.router_flavor, terms::services(&settings)?, Arc::clone(&handles), resolver);

@@ -88,6 +88,12 @@ pub fn dns(settings: &Settings) -> DnsOptions {
     }
 }
 
+/// `passive_recovery_interval`; none when it is 0.
+pub fn recovery(settings: &Settings) -> Option<Duration> {
+    let seconds = settings.passive_recovery_interval.min(u32::MAX.into());
+    (seconds > 0.0).then(|| Duration::from_secs_f64(seconds))
+}
+
 pub fn services(settings: &Settings) -> Result<ServiceDefaults, StartError> {
     let read = |entry: &String| files::pem(entry).map_err(StartError::Settings);
     let client_certificate = match (&settings.client_ssl_cert, &settings.client_ssl_cert_key) {

@@ -14,6 +14,7 @@
 //! | [`query`] | arguments of queries and forms |
 //! | [`form`] | bodies with named members |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
+//! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
 //! | [`redis`] | how a plugin's configuration names a Redis |
 
@@ -21,6 +22,7 @@ pub mod auth;
 pub mod counters;
 pub mod exchange;
 pub mod form;
+pub mod health;
 pub mod instance;
 pub mod limits;
 pub mod query;
@@ -108,6 +110,8 @@ pub struct Env {
 #[derive(Default)]
 pub struct Handles {
     pub counters: Arc<counters::Counters>,
+    /// Set once the upstreams are there.
+    pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
 }
 
 /// A set of phases.

@@ -28,7 +28,7 @@ use crate::router::{Flavor, Handling, Query, Router};
 
 pub use build::{Builder, Destinations};
 pub use plan::Plan;
-pub use service::{ServiceDefaults, ServiceEntry, Timeouts};
+pub use service::{ServiceDefaults, ServiceEntry, Timeouts, client_pair};
 pub use target::{Destination, Picked, Picking};
 pub use upstream_tls::UpstreamTls;
 

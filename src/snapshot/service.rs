@@ -50,7 +50,8 @@ impl ServiceEntry {
         let limit = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(60_000));
         let timeouts =
             Timeouts { connect: limit(service.connect_timeout), write: limit(service.write_timeout), read: limit(service.read_timeout) };
-        let tls = matches!(service.protocol.as_str(), "https" | "grpcs" | "tls").then(|| upstream_tls(&service, catalog, defaults));
+        let tls =
+            matches!(service.protocol.as_str(), "https" | "grpcs" | "tls").then(|| upstream_tls(&service, &destination, catalog, defaults));
         Self {
             timeouts,
             retries: service.retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(5),
@@ -108,17 +109,18 @@ fn host_with_port(host: &str, port: u16, scheme: &str) -> String {
     }
 }
 
-fn upstream_tls(service: &Service, catalog: &Catalog, defaults: &ServiceDefaults) -> Arc<UpstreamTls> {
+fn upstream_tls(service: &Service, destination: &Destination, catalog: &Catalog, defaults: &ServiceDefaults) -> Arc<UpstreamTls> {
     let authorities = service
         .ca_certificates
         .iter()
         .flatten()
         .filter_map(|id| CertificateDer::from_pem_slice(text(catalog, "ca_certificates", *id, "cert")?.as_bytes()).ok());
-    let own = service.client_certificate.map(|parent| parent.id);
-    let client = match own {
-        Some(id) => {
-            text(catalog, "certificates", id, "cert").zip(text(catalog, "certificates", id, "key")).and_then(|(c, k)| key_pair(&c, &k))
-        }
+    let of_upstream = match destination {
+        Destination::Upstream(balancer) => balancer.policy.client_certificate,
+        Destination::Address(_) | Destination::Name(_) => None,
+    };
+    let client = match service.client_certificate.map(|parent| parent.id).or(of_upstream) {
+        Some(id) => client_pair(catalog, id),
         None => defaults.client_certificate.as_ref().and_then(|(cert, key)| key_pair(cert, key)),
     };
     let terms = Terms {
@@ -134,6 +136,12 @@ fn upstream_tls(service: &Service, catalog: &Catalog, defaults: &ServiceDefaults
             UpstreamTls::unusable()
         }
     }
+}
+
+/// The chain and key of a certificate that is shown to upstreams.
+pub fn client_pair(catalog: &Catalog, certificate: uuid::Uuid) -> Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)> {
+    let read = |field| text(catalog, "certificates", certificate, field);
+    key_pair(&read("cert")?, &read("key")?)
 }
 
 fn text(catalog: &Catalog, entity: &str, id: uuid::Uuid, field: &str) -> Option<String> {

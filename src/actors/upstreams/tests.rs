@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{Shown, Upstreams, address_health, dns_source, target_health};
+use super::{Health, Shown, Upstreams, address_health, dns_source, target_health};
 use crate::actors::resolver::tests::{a, options, resolver, serve};
 use crate::actors::upstream::Panic;
 use crate::balancer::{Balancer, NoPeer, Outcome};
@@ -274,6 +274,11 @@ async fn names_are_resolved_again_when_their_time_is_over() {
     assert_eq!(states(&balancer), [Shown::ChecksOff, Shown::DnsError]);
 
     zone.set("a.test", 60, &[a("10.0.0.2"), a("10.0.0.3")]);
+    let mut seen = Vec::new();
+    node.each(&mut |at| seen.push(format!("{} {} {} {}", at.upstream, at.target, at.address, at.state)));
+    assert_eq!(seen, ["u.test a.test:80 10.0.0.1:80 healthchecks_off", "u.test none.test:80  dns_error"]);
+    assert!(node.totals().dns_failures >= 1);
+
     let addresses = || {
         let ring = balancer.ring();
         let mut ips: Vec<String> = ring.places.iter().flat_map(|place| &place.addresses).map(|address| address.ip.to_string()).collect();
