@@ -62,8 +62,11 @@ fn bind(address: SocketAddr, listen: &Listen, accepting: bool) -> io::Result<Std
         socket.set_reuse_port(true)?;
     }
     if address.is_ipv6() {
-        // as nginx: an IPv4 address is listened on where it is named
-        socket.set_only_v6(true)?;
+        socket.set_only_v6(listen.ipv6only)?;
+    }
+    if listen.so_keepalive {
+        // accepted connections inherit it
+        socket.set_keepalive(true)?;
     }
     socket.bind(&address.into())?;
     if accepting {
@@ -75,8 +78,8 @@ fn bind(address: SocketAddr, listen: &Listen, accepting: bool) -> io::Result<Std
 
 /// What a listener is for; shared by its connections.
 pub struct Port {
-    /// Port that clients connected to.
-    pub port: u16,
+    /// Address that is listened on.
+    pub address: SocketAddr,
     /// Whether HTTP/2 without TLS is understood.
     pub http2: bool,
 }
@@ -115,7 +118,7 @@ async fn accept<H: Handler>(worker: Rc<Worker<H>>, listener: TcpListener, port: 
             }
             Err(error) if is_of_one_connection(&error) => {}
             Err(error) => {
-                tracing::error!(%error, port = port.port, "cannot accept connections");
+                tracing::error!(%error, address = %port.address, "cannot accept connections");
                 tokio::time::sleep(back_off).await;
                 back_off = (back_off * 2).min(BACK_OFF.1);
             }
@@ -135,8 +138,11 @@ fn is_of_one_connection(error: &io::Error) -> bool {
 async fn serve<H: Handler>(worker: Rc<Worker<H>>, tcp: TcpStream, peer: SocketAddr, port: Rc<Port>, watched: Rc<Watched>) {
     // small answers are not to wait for the client's acknowledgement of the one before
     let _ = tcp.set_nodelay(true);
-    let local = tcp.local_addr().map_or(peer.ip(), |a| a.ip());
-    let client = Client { ip: peer.ip(), local, peer, trusted: false, scheme: "http", port: port.port, tls: None };
+    let local = match port.address {
+        any if any.ip().is_unspecified() => tcp.local_addr().unwrap_or(any),
+        address => address,
+    };
+    let client = Client { ip: peer.ip(), peer, trusted: false, scheme: "http", local: local.ip(), port: local.port(), tls: None };
     let connection = Rc::new(Connection { client, proxied: None });
     http1::serve(&worker, Stream::Tcp(tcp), BytesMut::new(), connection, watched, port.http2).await;
 }
