@@ -220,20 +220,30 @@ pub struct Site {
 }
 
 pub fn listen() -> Listen {
-    Listen { address: ([127, 0, 0, 1], 0).into(), ssl: false, http2: false, proxy_protocol: false, reuseport: true, backlog: 64 }
+    Listen {
+        address: ([127, 0, 0, 1], 0).into(),
+        ssl: false,
+        http2: false,
+        proxy_protocol: false,
+        reuseport: true,
+        backlog: 64,
+        ipv6only: true,
+        so_keepalive: false,
+        text: String::new(),
+    }
 }
 
 impl Site {
     pub fn new(limits: Limits) -> Self {
-        Self::with(limits, |port| Port { port, http2: false })
+        Self::with(limits, |address| Port { address, http2: false })
     }
 
-    pub fn with(limits: Limits, port: impl FnOnce(u16) -> Port) -> Self {
+    pub fn with(limits: Limits, port: impl FnOnce(SocketAddr) -> Port) -> Self {
         let handler = Rc::new(StandIn::default());
         let counters = Counters::new(1);
         let worker = Worker::new(Rc::clone(&handler), limits, &counters, 0);
         let mut bound = Bound::new(&listen(), 1).unwrap();
-        worker.listen(bound.take().unwrap(), Rc::new(port(bound.address.port()))).unwrap();
+        worker.listen(bound.take().unwrap(), Rc::new(port(bound.address))).unwrap();
         Self { handler, worker, counters, address: bound.address }
     }
 
