@@ -46,7 +46,7 @@ impl Workers {
         let (mut arbiters, mut done) = (Vec::new(), Vec::new());
         for number in 0..count {
             let own: Vec<_> =
-                sockets.iter_mut().filter_map(|(listen, bound)| Some((listen.clone(), bound.address.port(), bound.take()?))).collect();
+                sockets.iter_mut().filter_map(|(listen, bound)| Some((listen.clone(), bound.address, bound.take()?))).collect();
             let (parts, draining, mut stopped) = (parts.clone(), Arc::clone(&draining), stopped.clone());
             let (finished, wait) = oneshot::channel();
             let arbiter = Arbiter::new();
@@ -55,8 +55,8 @@ impl Workers {
                     let client = Client::new(parts.pool);
                     let engine = Rc::new(Engine::new(parts.terms, parts.snapshot, Rc::clone(&client), draining));
                     let worker = Worker::new(engine, parts.limits, &parts.counters, number);
-                    for (listen, port, socket) in own {
-                        let port = Rc::new(Port { port, http2: listen.http2 });
+                    for (listen, address, socket) in own {
+                        let port = Rc::new(Port { address, http2: listen.http2 });
                         if let Err(error) = worker.listen(socket, port) {
                             tracing::error!(%error, address = %listen.address, "a worker cannot use its socket");
                         }
