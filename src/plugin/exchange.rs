@@ -88,6 +88,8 @@ pub struct Tls {
 /// Captures of a route's regular expression.
 #[derive(Clone, Debug, Default)]
 pub struct Captures {
+    /// What the whole expression matched.
+    pub whole: Option<String>,
     /// By number; the first is group 1.
     pub numbered: Vec<Option<String>>,
     pub named: Vec<(String, String)>,

@@ -19,6 +19,7 @@ pub struct Descriptor {
     pub scopes: Scopes,
     pub changes_body: bool,
     pub protocols: &'static [&'static str],
+    pub allowed_protocols: &'static [&'static str],
     pub config: fn() -> &'static Record,
     pub checks: fn() -> Vec<Check>,
     build: fn(Value, &Env) -> Result<Arc<dyn Hooks>, Violations>,
@@ -33,6 +34,7 @@ impl Descriptor {
             scopes: P::SCOPES,
             changes_body: P::CHANGES_BODY,
             protocols: P::PROTOCOLS,
+            allowed_protocols: P::ALLOWED_PROTOCOLS,
             config: <P::Config as RecordType>::record,
             checks: P::checks,
             build: build::<P>,
@@ -55,7 +57,7 @@ impl Descriptor {
             }
         }
         let protocols = <schema::types::Set<String> as schema::FieldType>::field().named("protocols");
-        fields.push(protocols.default(self.protocols.into()).elements(|e| e.one_of(self.protocols)));
+        fields.push(protocols.default(self.protocols.into()).elements(|e| e.one_of(self.allowed_protocols)));
         Chosen { config: Some((self.config)()), fields, checks: (self.checks)() }
     }
 

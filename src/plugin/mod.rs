@@ -16,6 +16,7 @@
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
+//! | [`template`] | `$(headers.x)` in configuration values |
 //! | [`redis`] | how a plugin's configuration names a Redis |
 
 pub mod auth;
@@ -28,6 +29,7 @@ pub mod limits;
 pub mod query;
 pub mod redis;
 pub mod reply;
+pub mod template;
 #[cfg(test)]
 pub mod testing;
 pub mod world;
@@ -58,8 +60,10 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     const SCOPES: Scopes = Scopes::ALL;
     /// Whether a body filter changes the length of the body.
     const CHANGES_BODY: bool = false;
-    /// Protocols that `protocols` of a plugin row may hold; they are its default too.
-    const PROTOCOLS: &'static [&'static str] = &["grpc", "grpcs", "http", "https"];
+    /// What `protocols` of a plugin row is when nothing else is said.
+    const PROTOCOLS: &'static [&'static str] = HTTP_PROTOCOLS;
+    /// What `protocols` of a plugin row may hold.
+    const ALLOWED_PROTOCOLS: &'static [&'static str] = Self::PROTOCOLS;
 
     type Config: RecordType + DeserializeOwned;
 
@@ -92,6 +96,10 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     /// After the answer was sent.
     fn log(&self, _: &mut Exchange) {}
 }
+
+pub const HTTP_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https"];
+/// HTTP and streams of bytes.
+pub const ALL_PROTOCOLS: &[&str] = &["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"];
 
 /// What a plugin instance is told when it is built.
 pub struct Env {

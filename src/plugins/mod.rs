@@ -2,11 +2,17 @@
 
 mod key_auth;
 mod rate_limiting;
+mod request_transformer;
 
 use crate::plugin::Descriptor;
 
 /// Every plugin.
-pub static PLUGINS: &[Descriptor] = &[Descriptor::of::<key_auth::KeyAuth>(), Descriptor::of::<rate_limiting::RateLimiting>()];
+#[rustfmt::skip] // one a line
+pub static PLUGINS: &[Descriptor] = &[
+    Descriptor::of::<key_auth::KeyAuth>(),
+    Descriptor::of::<rate_limiting::RateLimiting>(),
+    Descriptor::of::<request_transformer::RequestTransformer>(),
+];
 
 /// The plugin of that name.
 pub fn plugin(name: &str) -> Option<&'static Descriptor> {

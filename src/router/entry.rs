@@ -140,6 +140,7 @@ impl Entry {
                 let found = path.starts_with(literal.as_str()).then(|| pattern.captures(path))??;
                 let text = |m: regex::Match<'_>| m.as_str().to_owned();
                 let captures = Captures {
+                    whole: found.get(0).map(text),
                     numbered: found.iter().skip(1).map(|m| m.map(text)).collect(),
                     named: pattern.capture_names().flatten().filter_map(|n| Some((n.to_owned(), text(found.name(n)?)))).collect(),
                 };
