@@ -1,3 +1,4 @@
 mod admin;
+mod durability;
 mod golden;
 mod proxy;

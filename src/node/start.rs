@@ -103,10 +103,13 @@ impl Node {
             vitals: Arc::new(running),
         });
         let serve = |error| StartError::Io { what: "cannot serve the Admin API", error };
-        let servers = vec![
-            server::admin(Arc::clone(&context), admin_sockets).map_err(serve)?,
-            server::status(context, status_sockets).map_err(serve)?,
-        ];
+        let mut servers = Vec::new();
+        if !admin_sockets.is_empty() {
+            servers.push(server::admin(Arc::clone(&context), admin_sockets).map_err(serve)?);
+        }
+        if !status_sockets.is_empty() {
+            servers.push(server::status(context, status_sockets).map_err(serve)?);
+        }
         let parts = Parts {
             terms: Arc::new(terms::engine(&settings)?),
             snapshot,

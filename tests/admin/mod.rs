@@ -2,7 +2,7 @@
 
 mod bodies;
 mod certificates;
-mod client;
+pub mod client;
 mod collections;
 mod consumer_groups;
 mod coverage;
