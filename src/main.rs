@@ -1,5 +1,8 @@
-fn main() {
-    let sources = troop::settings::Sources::of_process(None, Default::default());
-    let settings = troop::settings::Settings::load(&sources).expect("settings");
-    troop::node::run(settings, || {}).expect("runs");
+use std::process::ExitCode;
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    troop::cli::run()
 }

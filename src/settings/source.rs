@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
+use crate::catalog::vault::{Vaults, is_reference};
 use crate::settings::{IGNORED, TABLE};
 
 /// Values given on the command line: name to text.
@@ -67,11 +68,11 @@ impl Sources {
 
     /// Replaces `{vault://env/...}` by what it stands for.
     fn resolve_references(&self, texts: &mut Texts, errors: &mut Vec<String>) {
-        for (name, text) in &mut texts.values {
-            if !text.starts_with("{vault://") {
-                continue;
-            }
-            match crate::settings::value::env_reference(text, |variable| self.environment.get(variable).cloned()) {
+        let variables = self.environment.clone();
+        let environment = move |name: &str| variables.get(name).cloned();
+        let vaults = Vaults::new(&environment);
+        for (name, text) in texts.values.iter_mut().filter(|(_, text)| is_reference(text)) {
+            match vaults.resolve(text) {
                 Ok(value) => *text = value,
                 Err(e) => errors.push(format!("failed to dereference '{text}': {e} for config option '{name}'")),
             }

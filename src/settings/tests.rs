@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::source::parse_file;
-use super::value::{Database, HeadBuffers, Span, env_reference};
+use super::value::{Database, HeadBuffers, Span};
 use super::*;
 use crate::router::Flavor;
 
@@ -100,19 +100,13 @@ fn aliases_and_directives() {
 
 #[test]
 fn references_to_the_environment() {
-    let variable = |name: &str| match name {
-        "MY_SECRET" => Some("s".to_owned()),
-        "JSON" => Some(r#"{"a":"b","n":1}"#.to_owned()),
-        _ => None,
-    };
-    assert_eq!(env_reference("{vault://env/my-secret}", variable), Ok("s".into()));
-    assert_eq!(env_reference("{vault://env/json/a}", variable), Ok("b".into()));
-    assert_eq!(env_reference("{vault://env/json/n}", variable), Ok("1".into()));
-    assert_eq!(env_reference("{vault://env/json/x}", variable), Err("subfield x not found in JSON secret".into()));
-    assert_eq!(env_reference("{vault://env/x}", variable), Err("could not get value from external vault (no value found)".into()));
-    assert_eq!(env_reference("{vault://aws/x}", variable), Err("could not find vault (aws)".into()));
     let environment = [("LEVEL", "warn"), ("KONG_LOG_LEVEL", "{vault://env/level}")];
     assert_eq!(from_file("", &environment, &[]).log_level.as_str(), "warn");
+    assert_eq!(
+        errors(&[("log_level", "{vault://env/nothing-here}")])[0],
+        "failed to dereference '{vault://env/nothing-here}': could not get value from external vault (no value found) for config option \
+         'log_level'"
+    );
 }
 
 #[test]

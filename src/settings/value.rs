@@ -8,7 +8,6 @@ use ipnet::IpNet;
 use serde_json::Value as Json;
 use uuid::Uuid;
 
-use crate::catalog::vault::Vaults;
 use crate::router::Flavor;
 
 /// What a setting looks like to people and in JSON.
@@ -389,9 +388,4 @@ impl Value for HeadBuffers {
         let size = Size::read(name, size.trim()).map_err(|_| wrong())?.0;
         if (1..=16 << 20).contains(&size) { Ok(Self { number, size }) } else { Err(wrong()) }
     }
-}
-
-/// The value of a `{vault://env/name[/key]}` reference.
-pub fn env_reference(reference: &str, variable: impl Fn(&str) -> Option<String>) -> Result<String, String> {
-    Vaults::new(&variable).resolve(reference).map_err(|error| error.to_string())
 }
