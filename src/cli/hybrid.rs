@@ -23,11 +23,7 @@ pub fn run(command: &Hybrid) -> Outcome {
     let (cert_pem, key_pem) = generate(*days)?;
     write(&key, &key_pem, 0o600)?;
     write(&cert, &cert_pem, 0o644)?;
-    say(&format!(
-        "Successfully generated certificate/key pairs, they have been written to: '{}' and '{}'.",
-        cert.display(),
-        key.display()
-    ));
+    say(&format!("Successfully generated certificate/key pairs, they have been written to: '{}' and '{}'.", cert.display(), key.display()));
     Ok(ExitCode::SUCCESS)
 }
 

@@ -63,7 +63,8 @@ fn is_bootstrapped(settings: &Settings) -> bool {
 }
 
 fn status(bootstrapped: bool) -> String {
-    let executed = if bootstrapped { serde_json::json!([{"subsystem": "core", "migrations": ["embedded"]}]) } else { serde_json::json!([]) };
+    let executed =
+        if bootstrapped { serde_json::json!([{"subsystem": "core", "migrations": ["embedded"]}]) } else { serde_json::json!([]) };
     let status = serde_json::json!({
         "executed_migrations": executed,
         "pending_migrations": [],
