@@ -15,6 +15,7 @@ const TESTS: &[&str] = &[
     include_str!("bodies.rs"),
     include_str!("collections.rs"),
     include_str!("consumer_groups.rs"),
+    include_str!("dbless.rs"),
     include_str!("elements.rs"),
     include_str!("node_endpoints.rs"),
     include_str!("transport.rs"),

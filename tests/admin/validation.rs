@@ -62,6 +62,22 @@ fn bodies_get_the_answers_that_kong_gives() {
     assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
 }
 
+#[test]
+fn documents_get_the_answers_that_kong_gives() {
+    let mut wrong = Vec::new();
+    for example in examples("config") {
+        let case = example["case"].as_str().unwrap_or_default();
+        let node = TestNode::dbless();
+        let flat = if case.contains("flatten_errors") { "?flatten_errors=1" } else { "" };
+        let answer = node.post(&format!("/config{flat}"), example["request"].clone());
+        let got = answer.json();
+        if answer.status != example["status"] || !holds(&example["response_json"], &got) {
+            wrong.push(format!("{case}\n  want {} {}\n   got {} {got}", example["status"], example["response_json"], answer.status));
+        }
+    }
+    assert!(wrong.is_empty(), "{} differ:\n{}", wrong.len(), wrong.join("\n"));
+}
+
 /// Whether an answer has all that is wanted. `<auto>` and keys that Kong made up stand for anything.
 fn holds(want: &Value, got: &Value) -> bool {
     match (want, got) {
