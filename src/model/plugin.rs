@@ -1,7 +1,7 @@
 //! Plugins: what runs on requests, and for which of them.
 
 use schema::Entity;
-use schema::types::{Id, Parent, Set, Tags};
+use schema::types::{Id, Parent, Set, Tags, UtfName};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -24,7 +24,7 @@ pub struct PluginRow {
     pub name: String,
     /// A name for this configuration.
     #[field(unique)]
-    pub instance_name: Option<String>,
+    pub instance_name: Option<UtfName>,
     #[field(parent("routes"), cascade)]
     pub route: Option<Parent>,
     #[field(parent("services"), cascade)]

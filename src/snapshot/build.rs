@@ -162,7 +162,7 @@ fn build_instance(row: &PluginRow, catalog: &Catalog, handles: &Arc<Handles>) ->
     }
     let env = Env {
         id: row.id,
-        instance_name: row.instance_name.clone(),
+        instance_name: row.instance_name.as_ref().map(|name| name.to_string()),
         route: row.route.map(|p| p.id),
         service: row.service.map(|p| p.id),
         consumer: row.consumer.map(|p| p.id),
