@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`declared`] | what a node without a database begins with |
 //! | [`terms`] | what settings say to the parts |
 //! | [`start`] | the order in which the parts come up |
 //! | [`workers`] | the threads that serve requests |
@@ -9,6 +10,7 @@
 //! | [`vitals`] | what the Admin API asks of the running node |
 //! | [`signals`] | stop, quit, reload |
 
+mod declared;
 pub mod log;
 mod signals;
 mod start;
@@ -29,7 +31,7 @@ pub enum StartError {
     Listen { setting: &'static str, address: std::net::SocketAddr, error: std::io::Error },
     #[error(transparent)]
     Store(#[from] crate::store::StoreError),
-    #[error("error parsing declarative config {path}:\n{errors}")]
+    #[error("error parsing declarative config file {path}:\n{errors}")]
     Declarative { path: String, errors: String },
     #[error("{what}: {error}")]
     Io { what: &'static str, error: std::io::Error },

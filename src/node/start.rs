@@ -14,6 +14,8 @@ use crate::actors::upstreams::Upstreams;
 use crate::admin::context::{Context, Node as Identity, Options};
 use crate::admin::server::{self, Listener};
 use crate::catalog::{Catalog, Schemas};
+use crate::declarative::EMPTY_HASH;
+use crate::node::declared::{Declared, declared};
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::workers::{Parts, Workers};
@@ -56,7 +58,12 @@ impl Node {
         let store: Arc<dyn Store> = if dbless { Arc::new(Memory) } else { Arc::new(Embedded::open(&settings.prefix)?) };
         let enabled = enabled_plugins(&settings);
         let schemas = schemas(&settings, enabled.clone());
-        let catalog = if dbless { declared(&settings, &schemas)? } else { load(&*store)? };
+        let (catalog, hash) = if dbless {
+            let Declared { catalog, hash } = declared(&settings, &schemas)?;
+            (catalog, hash)
+        } else {
+            (load(&*store)?, EMPTY_HASH.to_owned())
+        };
 
         let actors = Arbiter::new();
         let arbiter = actors.handle();
@@ -97,7 +104,7 @@ impl Node {
             schemas,
             catalog: configuration.current(),
             writer: Arc::new(configuration),
-            configuration_hash: ArcSwap::from_pointee("0".repeat(32)),
+            configuration_hash: ArcSwap::from_pointee(hash),
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
             vitals: Arc::new(running),
@@ -157,12 +164,6 @@ fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schemas {
     };
     let expressions = settings.router_flavor == crate::router::Flavor::Expressions;
     Schemas { choose: Arc::new(choose), features: if expressions { vec!["expressions"] } else { Vec::new() } }
-}
-
-/// The configuration that a node without a database begins with.
-fn declared(settings: &Settings, schemas: &Schemas) -> Result<Catalog, StartError> {
-    let _ = (settings, schemas);
-    Ok(Catalog::default())
 }
 
 fn prepare_prefix(settings: &Settings) -> Result<(), StartError> {
