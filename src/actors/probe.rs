@@ -161,7 +161,92 @@ fn status(line: &[u8]) -> u16 {
 
 #[cfg(test)]
 mod tests {
-    use super::status;
+    use std::sync::Arc;
+
+    use parking_lot::Mutex;
+    use rustls::ServerConfig;
+    use rustls::pki_types::{CertificateDer, PrivateKeyDer};
+    use tokio::io::AsyncWriteExt;
+    use tokio::net::TcpListener;
+    use tokio_rustls::TlsAcceptor;
+
+    use super::{Probe, status};
+    use crate::balancer::{Address, Outcome};
+    use crate::model::Healthchecks;
+    use crate::snapshot::UpstreamTls;
+    use crate::snapshot::upstream_tls::Terms;
+
+    fn checks(kind: &str, sni: Option<&str>, verify: bool) -> Healthchecks {
+        let table = serde_json::json!({
+            "threshold": 0,
+            "active": {
+                "concurrency": 1, "http_path": "/", "https_sni": sni, "https_verify_certificate": verify, "timeout": 5, "type": kind,
+                "healthy": {"http_statuses": [200], "interval": 1, "successes": 1},
+                "unhealthy": {"http_statuses": [500], "interval": 1, "tcp_failures": 1, "timeouts": 1, "http_failures": 1},
+            },
+            "passive": {
+                "type": "http",
+                "healthy": {"http_statuses": [200], "successes": 0},
+                "unhealthy": {"http_statuses": [500], "tcp_failures": 0, "timeouts": 0, "http_failures": 0},
+            },
+        });
+        serde_json::from_value(table).expect("the table fits")
+    }
+
+    /// A TLS server for `a.test` that answers 200 to whatever comes; the names that it was asked for.
+    async fn serve() -> (Address, CertificateDer<'static>, Arc<Mutex<Vec<Option<String>>>>) {
+        let pair = rcgen::generate_simple_self_signed(vec!["a.test".to_owned()]).expect("a certificate");
+        let key = PrivateKeyDer::try_from(pair.signing_key.serialize_der()).expect("a key");
+        let certificate = pair.cert.der().clone();
+        let config = ServerConfig::builder_with_provider(Arc::new(rustls::crypto::aws_lc_rs::default_provider()))
+            .with_safe_default_protocol_versions()
+            .and_then(|builder| builder.with_no_client_auth().with_single_cert(vec![certificate.clone()], key))
+            .expect("a usable configuration");
+        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        let port = listener.local_addr().expect("a bound socket").port();
+        let names = Arc::new(Mutex::new(Vec::new()));
+        let seen = names.clone();
+        actix_rt::spawn(async move {
+            let acceptor = TlsAcceptor::from(Arc::new(config));
+            while let Ok((tcp, _)) = listener.accept().await {
+                let Ok(mut tls) = acceptor.accept(tcp).await else { continue };
+                seen.lock().push(tls.get_ref().1.server_name().map(str::to_owned));
+                // The prober may be content with the handshake.
+                let _ = tls.write_all(b"HTTP/1.1 200 OK\r\n\r\n").await;
+                let _ = tls.shutdown().await;
+            }
+        });
+        let ips = Box::new([[127, 0, 0, 1].into()]);
+        let address = Address::new("127.0.0.1".into(), port, 1, "b.test".into(), ips, "b.test".into(), Arc::default());
+        (address, certificate, names)
+    }
+
+    #[actix_rt::test]
+    async fn probes_over_tls() {
+        let (address, certificate, names) = serve().await;
+        let run = async |kind: &str, sni: Option<&str>, verify: bool, trusted: bool| {
+            let terms = Terms { verify: true, authorities: vec![certificate.clone()], ..Terms::default() };
+            let tls = trusted.then(|| Arc::new(UpstreamTls::new(terms).expect("usable terms")));
+            Probe::of(&checks(kind, sni, verify), tls).run(&address).await
+        };
+        assert_eq!(run("https", None, false, false).await, Outcome::Status(200));
+        assert_eq!(run("https", Some("sni.test"), false, false).await, Outcome::Status(200));
+        assert_eq!(run("grpcs", Some("grpc.test"), false, false).await, Outcome::Connected);
+        // A prober that is content with the handshake may be done before the server is.
+        while names.lock().len() < 3 {
+            tokio::task::yield_now().await;
+        }
+        let seen: Vec<Option<String>> = std::mem::take(&mut names.lock());
+        assert_eq!(seen.iter().map(Option::as_deref).collect::<Vec<_>>(), [Some("b.test"), Some("sni.test"), Some("grpc.test")]);
+
+        assert_eq!(run("https", Some("a.test"), true, true).await, Outcome::Status(200));
+        assert_eq!(run("https", None, true, true).await, Outcome::TcpFailure, "the certificate is for another name");
+        assert_eq!(run("https", Some("a.test"), true, false).await, Outcome::TcpFailure, "nobody has signed it");
+        // What is no TLS, and what is not HTTP.
+        assert_eq!(run("tcp", None, true, false).await, Outcome::Connected);
+        let plain = run("http", None, true, false).await;
+        assert!(matches!(plain, Outcome::Status(0) | Outcome::TcpFailure), "{plain:?}");
+    }
 
     #[test]
     fn status_lines() {

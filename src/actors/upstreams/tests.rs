@@ -289,3 +289,19 @@ async fn names_are_resolved_again_when_their_time_is_over() {
     let place = &balancer.ring().places[0];
     assert!(place.addresses.iter().all(|address| address_health(&balancer, place, address) == Shown::ChecksOff));
 }
+
+#[actix_rt::test]
+async fn records_without_a_lifetime_are_looked_up_for_each_request() {
+    let (zone, server) = serve().await;
+    zone.set("a.test", 0, &[a("10.0.0.1")]);
+    let node = Upstreams::new(Arbiter::current(), resolver(options(server)), None);
+    let rows = vec![upstream(1, "u.test", json!({})), target(11, 1, "a.test:80")];
+    let balancer = node.reconcile(&Catalog::of(rows))["u.test"].clone();
+    for ip in ["10.0.0.1", "10.0.0.2", "10.0.0.3"] {
+        zone.set("a.test", 0, &[a(ip)]);
+        let peer = balancer.peer(None, &[], Instant::now()).await.expect("there is a peer");
+        assert_eq!((peer.addr.ip().to_string().as_str(), peer.host_header(false)), (ip, "a.test"));
+    }
+    let ring = balancer.ring();
+    assert_eq!((dns_source(&ring.places[0]).as_str(), &*ring.places[0].addresses[0].ip), ("ttl=0, virtual SRV", "a.test"));
+}
