@@ -20,6 +20,8 @@ mod workers;
 
 use crate::settings::Settings;
 
+pub use start::{enabled_plugins, schemas};
+
 /// Why a node does not start: a sentence that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {

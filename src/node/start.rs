@@ -139,7 +139,10 @@ impl Node {
         loop {
             match self.signals.next().await {
                 Told::Stop => break,
-                Told::Reload => self.log.configure(self.settings.log_level),
+                Told::Reload => match self.settings.again() {
+                    Ok(settings) => self.log.configure(settings.log_level),
+                    Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
+                },
             }
         }
         tracing::info!("stopping: requests under way are finished");
@@ -151,13 +154,15 @@ impl Node {
     }
 }
 
-fn enabled_plugins(settings: &Settings) -> Vec<&'static Descriptor> {
+/// The plugins that may be configured.
+pub fn enabled_plugins(settings: &Settings) -> Vec<&'static Descriptor> {
     let bundled: Vec<&str> = PLUGINS.iter().map(|p| p.name).collect();
     let names = settings.enabled_plugins(&bundled);
     PLUGINS.iter().filter(|p| names.contains(&p.name)).collect()
 }
 
-fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schemas {
+/// What the schemas of rows depend on.
+pub fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schemas {
     let choose = move |entity: &str, name: &str| match entity {
         "plugins" => enabled.iter().find(|p| p.name == name).map(|p| p.chosen()),
         _ => None,

@@ -67,12 +67,18 @@ impl Settings {
                     settings.prefix = files::default_prefix();
                 }
                 // The node may change its directory; what it was told stays where it was.
+                settings.sources = sources.clone();
                 settings.prefix = std::path::absolute(&settings.prefix).unwrap_or(settings.prefix);
                 check::all(&settings, &mut errors);
                 if errors.is_empty() { Ok(settings) } else { Err(SettingsError(errors)) }
             }
             _ => Err(SettingsError(errors)),
         }
+    }
+
+    /// Reads the file again. The environment and the command line of a process stay what they were.
+    pub fn again(&self) -> Result<Self, SettingsError> {
+        Self::load(&self.sources)
     }
 
     /// Settings from `name = value` pairs over the defaults, for tests.
@@ -184,6 +190,13 @@ impl Settings {
             }
         }
         found
+    }
+}
+
+impl std::fmt::Debug for Settings {
+    /// Names the settings without their values, some of which are secret.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Settings").field("prefix", &self.prefix).field("given", &self.given).finish()
     }
 }
 

@@ -9,7 +9,7 @@ use crate::router::Flavor;
 use crate::settings::Setting;
 use crate::settings::headers::{EnabledHeaders, UpstreamHeaders};
 use crate::settings::listen::Listeners;
-use crate::settings::source::Texts;
+use crate::settings::source::{Sources, Texts};
 use crate::settings::value::{
     CipherSuite, Database, ErrorType, HeadBuffers, LogLevel, LogTarget, NameServers, PortMaps, Role, Size, Span, TrustedIps, Value, Workers,
 };
@@ -18,13 +18,14 @@ use crate::settings::value::{
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(= $alias:ident)? $([$secret:ident])?;)+) => {
         /// The settings of a node, as the file, the `KONG_*` and `TROOP_*` variables and the command line make them.
-        #[derive(Clone, Debug)]
+        #[derive(Clone)]
         pub struct Settings {
             $($(#[doc = $doc])+ pub $name: $ty,)+
             /// What was written, where it differs from the default.
             pub(super) texts: BTreeMap<String, String>,
             /// Names that somebody gave a value.
             pub(super) given: BTreeSet<String>,
+            pub(super) sources: Sources,
         }
 
         /// Every setting that does something.
@@ -41,7 +42,7 @@ macro_rules! settings {
             /// Reads every value; all type errors are collected.
             pub(super) fn read(texts: Texts, errors: &mut Vec<String>) -> Option<Self> {
                 $(let $name = one::<$ty>(stringify!($name), $default, &texts.values, errors);)+
-                Some(Self { $($name: $name?,)+ texts: texts.values, given: texts.given })
+                Some(Self { $($name: $name?,)+ texts: texts.values, given: texts.given, sources: Sources::default() })
             }
         }
     };
