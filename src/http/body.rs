@@ -51,6 +51,13 @@ pub enum BodyError {
 }
 
 impl Body {
+    /// Makes the length unknown, if there is a body at all.
+    pub fn forget_length(&mut self) {
+        if !self.is_empty() {
+            *self = Self::Stream(Box::new(Unmeasured(std::mem::take(self))));
+        }
+    }
+
     pub fn is_empty(&self) -> bool {
         match self {
             Self::Empty => true,
@@ -148,6 +155,26 @@ impl BodySource for Prefixed {
 
     fn trailers(&mut self) -> Option<crate::http::Headers> {
         self.rest.trailers()
+    }
+}
+
+/// A body of which no one knows the length any more, because a filter will change it.
+struct Unmeasured(Body);
+
+impl BodySource for Unmeasured {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        self.0.poll_chunk(cx)
+    }
+
+    fn length(&self) -> Option<u64> {
+        None
+    }
+
+    fn trailers(&mut self) -> Option<crate::http::Headers> {
+        match &mut self.0 {
+            Body::Stream(source) => source.trailers(),
+            Body::Empty | Body::Bytes(_) => None,
+        }
     }
 }
 

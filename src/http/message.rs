@@ -108,6 +108,14 @@ pub struct Response {
     pub tunnel: Option<Box<dyn Tunnel>>,
 }
 
+impl Response {
+    /// Says, from a header filter, that a body filter will change the body: its length is not known any more.
+    pub fn body_will_change(&mut self) {
+        self.headers.remove("content-length");
+        self.body.forget_length();
+    }
+}
+
 /// A connection that has switched protocols.
 pub trait Tunnel: tokio::io::AsyncRead + tokio::io::AsyncWrite + Unpin {}
 

@@ -58,7 +58,7 @@ pub trait Plugin: Sized + Send + Sync + 'static {
     const PHASES: Phases;
     /// Which foreign keys a plugin row of this name may set.
     const SCOPES: Scopes = Scopes::ALL;
-    /// Whether a body filter changes the length of the body.
+    /// Whether a body filter changes the length of every body; a filter that changes some calls `Response::body_will_change`.
     const CHANGES_BODY: bool = false;
     /// What `protocols` of a plugin row is when nothing else is said.
     const PROTOCOLS: &'static [&'static str] = HTTP_PROTOCOLS;

@@ -3,6 +3,7 @@
 mod key_auth;
 mod rate_limiting;
 mod request_transformer;
+mod response_transformer;
 
 use crate::plugin::Descriptor;
 
@@ -12,6 +13,7 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<key_auth::KeyAuth>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
     Descriptor::of::<request_transformer::RequestTransformer>(),
+    Descriptor::of::<response_transformer::ResponseTransformer>(),
 ];
 
 /// The plugin of that name.

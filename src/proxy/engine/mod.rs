@@ -171,8 +171,7 @@ impl Engine {
         for_chosen(x, Phases::HEADER_FILTER, Instance::header_filter);
         let rewritten = x.chosen.iter().any(|i| i.descriptor.changes_body && i.descriptor.phases.has(Phases::BODY_FILTER));
         if rewritten && !x.response.body.is_empty() {
-            // the length that was announced is that of a body that will not be sent
-            x.response.headers.remove("content-length");
+            x.response.body_will_change();
         }
         answer::latencies(x, &self.terms.added, tried);
         if self.terms.allow_debug_header && x.request.headers.contains("kong-debug") {
