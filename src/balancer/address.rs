@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use super::clock::nanos;
 use super::health::{Health, Limits, Outcome};
 
 /// Names an address for as long as its state lives, for the list of those that a request has tried.
@@ -75,7 +76,7 @@ pub struct Vitals {
     turn: AtomicU32,
     /// Moving average of latency in seconds, as the bits of a float.
     latency: AtomicU64,
-    /// When the average was last changed, in nanoseconds since [`epoch`].
+    /// When the average was last changed, in nanoseconds of the clock.
     touched: AtomicU64,
     /// Probes and their results.
     pub probes: ProbeCounts,
@@ -192,16 +193,6 @@ impl Drop for Peer {
             self.address.vitals.connections.fetch_sub(1, Ordering::Relaxed);
         }
     }
-}
-
-/// The instant from which averages count.
-fn epoch() -> Instant {
-    static EPOCH: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    *EPOCH
-}
-
-fn nanos(at: Instant) -> u64 {
-    at.saturating_duration_since(epoch()).as_nanos() as u64
 }
 
 #[cfg(test)]

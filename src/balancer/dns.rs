@@ -14,6 +14,7 @@ use imbl::GenericHashMap;
 use imbl::shared_ptr::DefaultSharedPtr;
 use tokio::sync::oneshot;
 
+use super::clock::nanos;
 use super::shares::Shares;
 
 /// The type of the records that a name led to.
@@ -144,7 +145,7 @@ pub struct Entry {
     pub expires: Instant,
     /// Until when the answer may be given although it has expired.
     pub stale_until: Instant,
-    /// When it was last asked for, and when the next refresh may be asked for, in nanoseconds since [`epoch`].
+    /// When it was last asked for, and when the next refresh may be asked for, in nanoseconds of the clock.
     used: AtomicU64,
     refresh_at: AtomicU64,
 }
@@ -294,16 +295,6 @@ pub fn literal(name: &str) -> Option<IpAddr> {
 /// The form in which the cache knows a name.
 fn canonical(name: &str) -> std::borrow::Cow<'_, str> {
     if name.bytes().any(|byte| byte.is_ascii_uppercase()) { name.to_ascii_lowercase().into() } else { name.into() }
-}
-
-/// The instant from which this module counts.
-fn epoch() -> Instant {
-    static EPOCH: std::sync::LazyLock<Instant> = std::sync::LazyLock::new(Instant::now);
-    *EPOCH
-}
-
-fn nanos(at: Instant) -> u64 {
-    at.saturating_duration_since(epoch()).as_nanos() as u64
 }
 
 #[cfg(test)]

@@ -12,9 +12,11 @@
 //! | [`health`] | counters, limits and states of health checks |
 //! | [`hash`] | what consistent-hashing hashes |
 //! | [`shares`] | exact shares by weight |
+//! | [`clock`] | instants as numbers |
 //! | [`dns`] | what names resolve to, and the handle to ask |
 
 pub mod address;
+mod clock;
 pub mod dns;
 pub mod hash;
 pub mod health;

@@ -11,7 +11,7 @@ use xxhash_rust::xxh32::xxh32;
 
 use super::NoPeer;
 use super::address::{Address, Peer, PeerId, Vitals};
-use super::dns::{self, RecordType, Resolved};
+use super::dns::{self, RecordType};
 use super::policy::{Algorithm, Destination, Policy, Resolution};
 use super::shares::Shares;
 
@@ -309,31 +309,25 @@ fn addresses(
         address.transient = true;
         return vec![Arc::new(address)];
     }
-    let mut addresses: Vec<Arc<Address>> = resolved
-        .records
-        .iter()
-        .flat_map(|record| each(resolved, record))
-        .map(|(name, record, ips)| {
-            let port = record.port.unwrap_or(destination.port);
-            let weight = match resolved.kind {
-                RecordType::Srv if destination.weight > 0 => record.weight,
-                _ => destination.weight,
-            };
-            let host = record.target.as_ref().filter(|_| policy.use_srv_name);
-            Arc::new(make(name, port, weight, ips, host))
-        })
-        .collect();
+    let mut addresses = Vec::new();
+    for record in &resolved.records {
+        let port = record.port.unwrap_or(destination.port);
+        match (resolved.kind, &record.target) {
+            // An SRV record is one address, whatever its target resolves to.
+            (RecordType::Srv, Some(target)) => {
+                let weight = if destination.weight > 0 { record.weight } else { 0 };
+                let host = Some(target).filter(|_| policy.use_srv_name);
+                addresses.push(Arc::new(make(target.clone(), port, weight, record.addresses.clone(), host)));
+            }
+            _ => {
+                let ips = record.addresses.iter();
+                addresses.extend(ips.map(|ip| Arc::new(make(shown(*ip), port, destination.weight, [*ip].into(), None))));
+            }
+        }
+    }
     addresses.sort_by(|a, b| (&a.ip, a.port).cmp(&(&b.ip, b.port)));
     addresses.dedup_by(|a, b| a.ip == b.ip && a.port == b.port);
     addresses
-}
-
-/// An SRV record is one address, whatever its target resolves to; in other records each address is one.
-fn each<'a>(resolved: &Resolved, record: &'a dns::Record) -> Vec<(Arc<str>, &'a dns::Record, Box<[std::net::IpAddr]>)> {
-    match (resolved.kind, &record.target) {
-        (RecordType::Srv, Some(target)) => vec![(target.clone(), record, record.addresses.clone())],
-        _ => record.addresses.iter().map(|ip| (shown(*ip), record, [*ip].into())).collect(),
-    }
 }
 
 /// An address as Kong writes it: IPv6 in brackets.

@@ -244,7 +244,7 @@ async fn what_passive_checks_took_out_comes_back_only_with_the_recovery_interval
         balancer.report(&peer, Outcome::TcpFailure, None, Instant::now());
         assert_eq!(balancer.pick(None, &[], Instant::now()).err(), Some(NoPeer::Unhealthy));
         if recovery.is_none() {
-            assert_eq!(node.shared.present.lock().by_id[&id(1)].checker.is_some(), false);
+            assert!(node.shared.present.lock().by_id[&id(1)].checker.is_none());
             continue;
         }
         let failures = || node.counts().probe_failures.load(Ordering::Relaxed);
