@@ -30,6 +30,7 @@ fn node() -> TestNode {
         row("services", 1, times(service)),
         row("upstreams", 2, times(upstream)),
         row("targets", 3, times(target)),
+        row("routes", 5, times(json!({"name": "r", "paths": ["/"], "service": {"id": Uuid::from_u128(1)}}))),
         row("consumers", 4, times(json!({"username": "bob"}))),
     ])));
     node
