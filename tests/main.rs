@@ -1,11 +1,11 @@
 //! Integration tests: one binary, so that the gateway is linked once.
 
 mod admin;
-mod durability;
 mod conformance;
+mod durability;
 mod golden;
-mod proxy;
 mod guide;
 mod node;
+mod proxy;
 mod support;
 mod tidy;

@@ -20,7 +20,7 @@ use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::workers::{Parts, Workers};
 use crate::node::{StartError, log, terms};
-use crate::plugin::{Descriptor, Handles};
+use crate::plugin::{self, Descriptor, Handles};
 use crate::plugins::PLUGINS;
 use crate::proxy::server::{Bound, Counters};
 use crate::settings::value::Database;
@@ -69,7 +69,11 @@ impl Node {
         let arbiter = actors.handle();
         let resolver = resolver::start(&arbiter, terms::dns(&settings));
         let upstreams = Arc::new(Upstreams::new(arbiter.clone(), resolver.clone(), terms::recovery(&settings)));
-        let handles = Arc::new(Handles::default());
+        let node_id =
+            settings.persistent_node_id().map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?;
+        let identity = Identity::of(&settings, node_id);
+        let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
+        let handles = Arc::new(Handles { node, ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
 
@@ -93,12 +97,7 @@ impl Node {
             unready: Arc::new(AtomicBool::new(false)),
         };
         let context = Arc::new(Context {
-            node: Identity::of(
-                &settings,
-                settings
-                    .persistent_node_id()
-                    .map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?,
-            ),
+            node: identity,
             options: Options::of(&settings),
             plugins: enabled,
             schemas,

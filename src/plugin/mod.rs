@@ -13,6 +13,7 @@
 //! | [`auth`] | what all authentication plugins share |
 //! | [`query`] | arguments of queries and forms |
 //! | [`form`] | bodies with named members |
+//! | [`pattern`] | regular expressions of configurations |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
@@ -26,6 +27,7 @@ pub mod form;
 pub mod health;
 pub mod instance;
 pub mod limits;
+pub mod pattern;
 pub mod query;
 pub mod redis;
 pub mod reply;
@@ -114,12 +116,20 @@ pub struct Env {
     pub handles: Arc<Handles>,
 }
 
+/// The node on which a plugin runs.
+#[derive(Clone, Debug, Default)]
+pub struct Node {
+    pub id: Uuid,
+    pub hostname: String,
+}
+
 /// Handles to what actors own, each defined in a file of `plugin/` and implemented in `actors/`.
 #[derive(Default)]
 pub struct Handles {
     pub counters: Arc<counters::Counters>,
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
+    pub node: Node,
 }
 
 /// A set of phases.

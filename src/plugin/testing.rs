@@ -157,6 +157,11 @@ impl World for Rows {
         self.all(entity, "id", &id.to_string()).next()
     }
 
+    fn shown(&self, entity: &'static str, id: Uuid) -> Option<Object> {
+        let id = id.to_string();
+        self.0.iter().find(|(schema, row, _)| schema.name == entity && row["id"] == id).map(|(_, row, _)| row.clone())
+    }
+
     fn children_any(&self, entity: &'static str, field: &'static str, parent: Uuid) -> Vec<Typed> {
         self.all(entity, &format!("{field}.id"), &parent.to_string()).collect()
     }

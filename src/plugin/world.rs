@@ -20,6 +20,9 @@ pub trait World: Send + Sync {
 
     /// The rows of `entity` whose foreign key `field` is `parent`, as their typed structs.
     fn children_any(&self, entity: &'static str, field: &'static str, parent: Uuid) -> Vec<Arc<dyn Any + Send + Sync>>;
+
+    /// The row of `entity` with this id, as the Admin API shows it.
+    fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object>;
 }
 
 impl dyn World {

@@ -1,7 +1,14 @@
 //! The plugins, one file each, and the one table of them.
 
+mod bot_detection;
+mod correlation_id;
+mod cors;
+mod ip_restriction;
 mod key_auth;
 mod rate_limiting;
+mod redirect;
+mod request_size_limiting;
+mod request_termination;
 mod request_transformer;
 mod response_transformer;
 
@@ -10,8 +17,15 @@ use crate::plugin::Descriptor;
 /// Every plugin.
 #[rustfmt::skip] // one a line
 pub static PLUGINS: &[Descriptor] = &[
+    Descriptor::of::<bot_detection::BotDetection>(),
+    Descriptor::of::<correlation_id::CorrelationId>(),
+    Descriptor::of::<cors::Cors>(),
+    Descriptor::of::<ip_restriction::IpRestriction>(),
     Descriptor::of::<key_auth::KeyAuth>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
+    Descriptor::of::<redirect::Redirect>(),
+    Descriptor::of::<request_size_limiting::RequestSizeLimiting>(),
+    Descriptor::of::<request_termination::RequestTermination>(),
     Descriptor::of::<request_transformer::RequestTransformer>(),
     Descriptor::of::<response_transformer::ResponseTransformer>(),
 ];

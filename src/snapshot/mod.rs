@@ -110,4 +110,8 @@ impl World for Snapshot {
     fn children_any(&self, entity: &'static str, field: &'static str, parent: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
         self.catalog.children(entity, field, parent).filter_map(|row| row.typed_any()).collect()
     }
+
+    fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object> {
+        Some(self.catalog.get(entity, &id)?.object())
+    }
 }

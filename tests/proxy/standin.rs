@@ -39,6 +39,10 @@ impl World for Nothing {
     fn children_any(&self, _: &'static str, _: &'static str, _: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
         Vec::new()
     }
+
+    fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
+        None
+    }
 }
 
 /// What the handler saw.
