@@ -39,7 +39,7 @@ fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
         ("plugins", &["plugin", "model", "http"]),
         ("snapshot", &["catalog", "router", "balancer", "plugin", "plugins", "model", "http"]),
         ("proxy", &["snapshot", "plugin", "balancer", "router", "http", "settings"]),
-        ("settings", &["router"]),
+        ("settings", &["catalog", "router"]),
         ("admin", &["catalog", "declarative", "plugin", "plugins", "actors", "balancer", "model", "settings"]),
         ("actors", &["store", "catalog", "snapshot", "balancer", "declarative", "plugin", "model"]),
     ])

@@ -33,35 +33,35 @@ macro_rules! text {
 
 text! {
     /// A string representing a tag.
-    Tag.check("tag", |v| tag(v));
+    Tag.check("tag", tag);
     /// A string of letters, digits and `.-_~`.
-    Name.check("name", |v| name(v));
+    Name.check("name", name);
     /// A valid UTF-8 string whose ASCII part is letters, digits and `.-_~`.
-    UtfName.check("utf8_name", |v| utf8_name(v));
+    UtfName.check("utf8_name", utf8_name);
     /// A string representing a host name, such as example.com.
-    Host.check("host", |v| host(v));
+    Host.check("host", host);
     /// A string representing a host name with an optional port number, such as example.com or example.com:8080.
-    HostWithOptionalPort.check("host_with_optional_port", |v| host_with_optional_port(v));
+    HostWithOptionalPort.check("host_with_optional_port", host_with_optional_port);
     /// A string representing a wildcard host name, such as *.example.com.
-    WildcardHost.check("wildcard_host", |v| wildcard_host(v));
+    WildcardHost.check("wildcard_host", wildcard_host);
     /// A string representing an SNI (server name indication) value for TLS.
-    Sni.check("sni", |v| sni(v));
+    Sni.check("sni", sni);
     /// A string representing a URL path, such as /path/to/resource. Must start with a forward slash (/) and must not contain empty segments (i.e., two consecutive forward slashes).
-    Path.starts_with("/").match_none(&[("//", "must not have empty segments")]).check("path", |v| path(v));
+    Path.starts_with("/").match_none(&[("//", "must not have empty segments")]).check("path", path);
     /// A string representing a URL, such as https://example.com/path/to/resource?q=search.
-    Url.check("url", |v| url(v));
+    Url.check("url", url);
     /// A string representing an HTTP header name.
-    HeaderName.check("header_name", |v| header_name(v));
+    HeaderName.check("header_name", header_name);
     /// A string representing an HTTP token defined by RFC 2616.
-    CookieName.check("cookie_name", |v| cookie_name(v));
+    CookieName.check("cookie_name", cookie_name);
     /// A string representing an HTTP method, such as GET, POST, PUT, or DELETE. The string must contain only uppercase letters.
     Method.matches("^%u+$");
     /// A string representing an IP address.
-    Ip.check("ip", |v| ip(v));
+    Ip.check("ip", ip);
     /// A string representing an IP address or CIDR block, such as 192.168.1.1 or 192.168.0.0/16.
-    IpOrCidr.check("ip_or_cidr", |v| ip_or_cidr(v));
+    IpOrCidr.check("ip_or_cidr", ip_or_cidr);
     /// A string representing an IPv4 range.
-    CidrV4.check("cidr_v4", |v| cidr_v4(v));
+    CidrV4.check("cidr_v4", cidr_v4);
 }
 
 fn of(value: &Value) -> &str {
