@@ -14,7 +14,7 @@ fn context() -> Context<'static> {
 }
 
 fn refused(document: Value) -> DeclarativeError {
-    load(document, &context()).err().expect("the document is wrong")
+    load(document, &context()).expect_err("the document is wrong")
 }
 
 /// Ids by kind and name.

@@ -184,9 +184,7 @@ fn fill(context: &mut Context<'_>, field: &str, query: &Query<'_>) {
             if let Some(name) = field.strip_prefix("http.headers.") {
                 for (n, value) in query.headers.iter() {
                     if n.len() == name.len()
-                        && n.iter()
-                            .zip(name.bytes())
-                            .all(|(a, b)| *a == b'-' && b == b'_' || a.to_ascii_lowercase() == b.to_ascii_lowercase())
+                        && n.iter().zip(name.bytes()).all(|(a, b)| *a == b'-' && b == b'_' || a.eq_ignore_ascii_case(&b))
                     {
                         put(&String::from_utf8_lossy(value));
                     }

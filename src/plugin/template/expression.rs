@@ -200,8 +200,11 @@ impl Parser {
     /// A primary expression with what follows it: `.name`, `[key]`, `(arguments)`, `:name(arguments)`.
     fn suffixed(&mut self) -> Result<Expression, ParseError> {
         let (mut of, callable) = self.primary()?;
+        if !callable {
+            return Ok(of);
+        }
         let mut length = 0;
-        while callable {
+        loop {
             length += 1;
             if length > DEPTH {
                 return Err(ParseError("chunk has too many syntax levels".to_owned()));

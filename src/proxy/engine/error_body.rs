@@ -197,7 +197,6 @@ pub fn default_message(status: u16) -> String {
 
 fn grpc_status(status: u16) -> u16 {
     match status {
-        400 => 3,
         401 => 16,
         403 => 7,
         404 => 5,
@@ -208,7 +207,7 @@ fn grpc_status(status: u16) -> u16 {
         501 => 12,
         503 => 14,
         504 => 4,
-        400..=499 => 3,
+        other if other < 500 => 3,
         _ => 13,
     }
 }

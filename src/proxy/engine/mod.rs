@@ -62,8 +62,12 @@ pub struct Engine {
     draining: Arc<AtomicBool>,
     ids: Cell<[u64; 2]>,
     /// Exchanges whose memory is used again.
-    spare: RefCell<Vec<Box<Exchange>>>,
+    spare: RefCell<Spare>,
 }
+
+/// Boxed, because servers hold an exchange across awaits and it is large.
+#[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
+type Spare = Vec<Box<Exchange>>;
 
 /// Where the answer came from, which decides on its headers.
 #[derive(Clone, Copy, PartialEq, Eq)]

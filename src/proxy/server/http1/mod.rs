@@ -418,9 +418,8 @@ impl HeadReader {
         }
         let limits = &io.watched.shared().limits;
         // most heads come whole and alone
-        if !(self.scan.is_new() && io.input.len() <= READ && io.input.ends_with(b"\r\n\r\n"))
-            && !self.scan.is_complete(&io.input, limits)?
-        {
+        let whole = self.scan.is_new() && io.input.len() <= READ && io.input.ends_with(b"\r\n\r\n");
+        if !whole && !self.scan.is_complete(&io.input, limits)? {
             return Ok(None);
         }
         let mut request = io.watched.shared().request();
