@@ -10,6 +10,7 @@ mod redirect;
 mod request_size_limiting;
 mod request_termination;
 mod request_transformer;
+mod response_ratelimiting;
 mod response_transformer;
 
 use crate::plugin::Descriptor;
@@ -27,6 +28,7 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<request_size_limiting::RequestSizeLimiting>(),
     Descriptor::of::<request_termination::RequestTermination>(),
     Descriptor::of::<request_transformer::RequestTransformer>(),
+    Descriptor::of::<response_ratelimiting::ResponseRateLimiting>(),
     Descriptor::of::<response_transformer::ResponseTransformer>(),
 ];
 
