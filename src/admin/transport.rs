@@ -2,9 +2,10 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use actix_web::http::{Method, header};
+use actix_web::rt::time::timeout;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
@@ -15,6 +16,9 @@ use crate::admin::call::Call;
 use crate::admin::context::{Context, KONG_VERSION, TROOP_VERSION};
 use crate::admin::query::Query;
 use crate::admin::table::{Endpoint, Params, Table};
+
+/// Greatest time between two pieces of a body.
+const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A listener's endpoints and the node behind them.
 pub struct Surface {
@@ -70,7 +74,7 @@ async fn read(request: &HttpRequest, mut payload: web::Payload, limit: usize) ->
         return Err(too_large());
     }
     let mut body = BytesMut::new();
-    while let Some(chunk) = payload.next().await {
+    while let Some(chunk) = timeout(BODY_TIMEOUT, payload.next()).await.map_err(|_| Answer::page(408, "Request Time-out"))? {
         let chunk = chunk.map_err(|_| Answer::page(400, "Bad Request"))?;
         if body.len() + chunk.len() > limit {
             return Err(too_large());
