@@ -41,13 +41,13 @@ pub struct Route {
     pub created_at: i64,
     #[field(auto, timestamp)]
     pub updated_at: i64,
-    /// The name of the Route.
+    /// A unique string representing a UTF-8 encoded name.
     #[field(unique)]
     pub name: Option<UtfName>,
     /// An array of the protocols this Route should allow.
-    #[field(default = ["http", "https"], len_min(1), exclusive(EXCLUSIVE), elements(|e| e.one_of(PROTOCOLS)))]
+    #[field(default = ["http", "https"], len_min(1), exclusive(EXCLUSIVE), elements(protocol))]
     pub protocols: Set<String>,
-    /// The status code responded with when all properties of a Route match except the protocol.
+    /// The status code Kong responds with when all properties of a Route match except the protocol
     #[field(default = 426, one_of(&[426, 301, 302, 307, 308]))]
     pub https_redirect_status_code: u16,
     /// When matching a Route via one of the paths, strip the matching prefix from the upstream request URL.
@@ -77,7 +77,7 @@ pub struct Route {
     #[field(elements(|_| schema::types::Method::field()))]
     pub methods: Option<Set<String>>,
     /// An array of strings representing hosts. A valid host is a string containing one or more labels separated by periods,
-    /// with at most one wildcard label ('*').
+    /// with at most one wildcard label ('*')
     #[field(elements(host))]
     pub hosts: Option<Vec<String>>,
     /// An array of strings representing router paths.
@@ -92,11 +92,12 @@ pub struct Route {
     /// Controls how the Service path, Route path and requested path are combined when sending a request to the upstream.
     #[field(default = "v0", one_of(&["v0", "v1"]))]
     pub path_handling: Option<String>,
-    /// The expression that requests must match.
+    /// The route expression.
     #[field(feature(EXPRESSIONS))]
     #[serde(default)]
     pub expression: Option<String>,
-    /// The priority of the expression among those of other routes.
+    /// A number used to specify the matching order for expression routes. The higher the `priority`, the sooner an route will be
+    /// evaluated. This field is ignored unless `expression` field is set.
     #[field(feature(EXPRESSIONS), default = 0, between(0, 70368744177663))]
     #[serde(default)]
     pub priority: u64,
@@ -186,6 +187,10 @@ fn stream(protocols: &[&'static str], fields: &[&'static str], error: &'static s
     Check::ConditionalAtLeastOneOf { when: "protocols", is, then: fields.to_vec(), error, or: None }
 }
 
+fn protocol(element: Field) -> Field {
+    element.doc("A string representing a protocol, such as HTTP or HTTPS.").one_of(PROTOCOLS)
+}
+
 fn host(element: Field) -> Field {
     element
         .match_all(&[("^[^*]*%*?[^*]*$", "invalid wildcard: must have at most one wildcard")])
@@ -198,6 +203,10 @@ fn host(element: Field) -> Field {
 
 fn path(element: Field) -> Field {
     element
+        .doc(
+            "A string representing a router path. It must start with a forward slash ('/') for a fixed path, or the sequence \
+             '~/' for a regex path. It must not have empty segments.",
+        )
         .match_any(&["^/", "^~/"], "should start with: / (fixed path) or ~/ (regex path)")
         .match_none(&[("//", "must not have empty segments")])
         .check("router_path", |value| check_path(value.as_str().unwrap_or_default()))

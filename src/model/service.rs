@@ -25,21 +25,19 @@ pub struct Service {
     pub created_at: i64,
     #[field(auto, timestamp)]
     pub updated_at: i64,
-    /// The Service name.
+    /// A unique string representing a UTF-8 encoded name.
     #[field(unique)]
     pub name: Option<UtfName>,
     /// The number of retries to execute upon failure to proxy.
     #[field(default = 5, between(0, 32767))]
     pub retries: Option<i64>,
-    /// The protocol used to communicate with the upstream.
+    /// A string representing a protocol, such as HTTP or HTTPS.
     #[field(default = "http", one_of(&["grpc", "grpcs", "http", "https", "tcp", "tls", "tls_passthrough", "udp"]))]
     pub protocol: String,
-    /// The host of the upstream server: a name, an address, or the name of an upstream entity.
     pub host: Host,
-    /// The upstream server port.
+    /// An integer representing a port number between 0 and 65535, inclusive.
     #[field(default = 80, between(0, 65535))]
     pub port: u16,
-    /// The path to be used in requests to the upstream server.
     pub path: Option<Path>,
     /// The timeout in milliseconds for establishing a connection to the upstream server.
     #[field(default = 60000, between(1, 2147483646))]
@@ -54,16 +52,16 @@ pub struct Service {
     /// Certificate to be used as client certificate while TLS handshaking to the upstream server.
     #[field(parent("certificates"))]
     pub client_certificate: Option<Parent>,
-    /// Whether to enable verification of upstream server TLS certificate. If not set, the gateway's own setting is used.
+    /// Whether to enable verification of upstream server TLS certificate. If not set, the global level
+    /// config `proxy_ssl_verify` will be used.
     pub tls_verify: Option<bool>,
     /// Maximum depth of chain while verifying Upstream server's TLS certificate.
-    #[field(between(0, 64))]
+    #[field(default = (), between(0, 64))]
     pub tls_verify_depth: Option<i64>,
     /// Array of CA Certificate object UUIDs that are used to build the trust store while verifying upstream server's TLS
     /// certificate.
     pub ca_certificates: Option<Vec<Uuid>>,
-    /// Whether the Service is active. The routes of one that is not are left out of the router.
-    #[field(default = true)]
+    #[field(default = true, doc("Whether the Service is active. "))]
     pub enabled: bool,
 }
 

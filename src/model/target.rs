@@ -23,7 +23,7 @@ pub struct Target {
     /// The unique identifier or the name of the upstream for which to update the target.
     #[field(parent("upstreams"), cascade)]
     pub upstream: Parent,
-    /// The target address (ip or hostname) and port; 8000 when there is none.
+    /// The target address (ip or hostname) and port.
     #[field(check("target", check_target))]
     pub target: String,
     /// The weight this target gets within the upstream loadbalancer (0-65535).

@@ -67,10 +67,9 @@ pub struct Upstream {
     /// The number of slots in the load balancer algorithm.
     #[field(default = 10000, between(10, 65536))]
     pub slots: Option<u32>,
-    /// The health checks of the targets.
+    /// The array of healthchecks.
     pub healthchecks: Healthchecks,
     pub tags: Option<Tags>,
-    /// The hostname to be used as Host header when proxying requests.
     pub host_header: Option<HostWithOptionalPort>,
     /// If set, the certificate to be used as client certificate while TLS handshaking to the upstream server.
     #[field(parent("certificates"))]
@@ -152,7 +151,7 @@ pub struct Active {
     pub timeout: f64,
     #[field(optional, default = "http", one_of(CHECK_TYPES))]
     pub r#type: String,
-    /// Headers of the probe's request.
+    /// A map of header names to arrays of header values.
     #[field(keys(|_| HeaderName::field()))]
     pub headers: Option<BTreeMap<String, Vec<String>>>,
 }

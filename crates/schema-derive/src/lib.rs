@@ -117,7 +117,8 @@ fn doc(attrs: &[Attribute]) -> String {
             lines.push(text.value().trim().to_owned());
         }
     }
-    lines.join("\n")
+    // Lines of a paragraph are one line of the description.
+    lines.split(String::is_empty).map(|paragraph| paragraph.join(" ")).collect::<Vec<_>>().join("\n\n")
 }
 
 /// One item of an attribute's list.

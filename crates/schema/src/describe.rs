@@ -11,55 +11,63 @@ use crate::validate::Context;
 /// `GET /schemas/{entity}`.
 pub fn entity(schema: &EntitySchema, context: &Context) -> Value {
     let shape = Shape::of(schema.record, context);
-    let fields: Vec<Value> = shape.fields().map(|f| named(f, schema.name)).collect();
+    let of = Of { name: schema.name, plugin: false };
+    let fields: Vec<Value> = shape.fields().map(|f| named(f, of)).collect();
     json!({ "fields": fields, "entity_checks": checks(&schema.record.checks) })
 }
 
 /// `GET /schemas/plugins/{name}` and the like: what a row has beyond the general schema of its entity.
 pub fn chosen(chosen: &Chosen, name: &str) -> Value {
-    let mut fields: Vec<Value> = chosen.fields.iter().map(|f| named(f, name)).collect();
+    let of = Of { name, plugin: true };
+    let mut fields: Vec<Value> = chosen.fields.iter().map(|f| named(f, of)).collect();
     if let Some(config) = chosen.config {
-        let mut described = record(config, name);
+        let mut described = record(config, of);
         described.insert("required".to_owned(), true.into());
         fields.push(json!({ "config": described }));
     }
     json!({ "fields": fields, "entity_checks": checks(&chosen.checks) })
 }
 
-/// `owner` is the plugin or the entity, for texts that name it.
-fn named(field: &Field, owner: &str) -> Value {
-    let mut described = describe(field, owner);
-    if field.required {
-        described.insert("required".to_owned(), true.into());
-    }
-    json!({ field.name: described })
+/// What is described.
+#[derive(Clone, Copy)]
+struct Of<'a> {
+    /// The plugin or the entity, for texts that name it.
+    name: &'a str,
+    plugin: bool,
 }
 
-fn describe(field: &Field, owner: &str) -> Map<String, Value> {
+fn named(field: &Field, of: Of) -> Value {
+    json!({ field.name: describe(field, of) })
+}
+
+fn describe(field: &Field, of: Of) -> Map<String, Value> {
     let mut out = match &field.kind {
-        Kind::Record(inside) => record(inside, owner),
+        Kind::Record(inside) => record(inside, of),
         Kind::Chosen => Map::from_iter([("type".to_owned(), "record".into()), ("abstract".to_owned(), true.into())]),
         _ => Map::new(),
     };
     let mut put = |name: &str, value: Value| drop(out.insert(name.to_owned(), value));
     match &field.kind {
-        Kind::String => put("type", "string".into()),
+        Kind::String => {
+            put("type", "string".into());
+            put("len_min", 1.into());
+        }
         Kind::Integer => put("type", "integer".into()),
         Kind::Number => put("type", "number".into()),
         Kind::Boolean => put("type", "boolean".into()),
         Kind::Any => put("type", "any".into()),
-        Kind::Array(of) => {
+        Kind::Array(element) => {
             put("type", "array".into());
-            put("elements", describe(of, owner).into());
+            put("elements", describe(element, of).into());
         }
-        Kind::Set(of) => {
+        Kind::Set(element) => {
             put("type", "set".into());
-            put("elements", describe(of, owner).into());
+            put("elements", describe(element, of).into());
         }
         Kind::Map { keys, values } => {
             put("type", "map".into());
-            put("keys", describe(keys, owner).into());
-            put("values", describe(values, owner).into());
+            put("keys", describe(keys, of).into());
+            put("values", describe(values, of).into());
         }
         Kind::Foreign { to, on_delete } => {
             put("type", "foreign".into());
@@ -73,8 +81,16 @@ fn describe(field: &Field, owner: &str) -> Map<String, Value> {
     if !field.doc.is_empty() {
         put("description", field.doc.into());
     }
-    if let Some(default) = &field.default {
-        put("default", default.clone());
+    // Of an entity's record the defaults inside are shown as a whole too; of a plugin's they are not.
+    let whole = match field.kind {
+        Kind::Record(inside) if field.required && !of.plugin => defaults(inside),
+        _ => None,
+    };
+    if let Some(default) = field.default.clone().or(whole) {
+        put("default", default);
+    }
+    if field.required {
+        put("required", true.into());
     }
     let flags = [
         (field.auto, "auto"),
@@ -97,24 +113,34 @@ fn describe(field: &Field, owner: &str) -> Map<String, Value> {
     out
 }
 
-fn record(record: &Record, owner: &str) -> Map<String, Value> {
-    let fields: Vec<Value> = record.fields.iter().map(|f| named(f, owner)).collect();
+/// The defaults inside a record; `None` when there are none.
+fn defaults(record: &Record) -> Option<Value> {
+    let default = |field: &Field| match field.kind {
+        Kind::Record(inside) => defaults(inside),
+        _ => field.default.clone(),
+    };
+    let found: Map<String, Value> = record.fields.iter().filter_map(|f| default(f).map(|value| (f.name.to_owned(), value))).collect();
+    (!found.is_empty()).then_some(Value::Object(found))
+}
+
+fn record(record: &Record, of: Of) -> Map<String, Value> {
+    let fields: Vec<Value> = record.fields.iter().map(|f| named(f, of)).collect();
     let mut out = Map::from_iter([("type".to_owned(), "record".into()), ("fields".to_owned(), fields.into())]);
     if !record.checks.is_empty() {
         out.insert("entity_checks".to_owned(), checks(&record.checks));
     }
     if !record.shorthands.is_empty() {
-        let shorthands: Vec<Value> = record.shorthands.iter().map(|s| shorthand(s, owner)).collect();
+        let shorthands: Vec<Value> = record.shorthands.iter().map(|s| shorthand(s, of)).collect();
         out.insert("shorthand_fields".to_owned(), shorthands.into());
     }
     out
 }
 
-fn shorthand(shorthand: &Shorthand, owner: &str) -> Value {
+fn shorthand(shorthand: &Shorthand, of: Of) -> Value {
     let name = shorthand.field.name;
-    let mut out = describe(&shorthand.field, owner);
+    let mut out = describe(&shorthand.field, of);
     if let Meaning::Alias(path) = shorthand.meaning {
-        let message = format!("{owner}: config.{name} is deprecated, please use config.{} instead", path.join("."));
+        let message = format!("{}: config.{name} is deprecated, please use config.{} instead", of.name, path.join("."));
         let deprecation = json!({ "message": message, "removal_in_version": "4.0", "replaced_with": [{ "path": path }] });
         out.insert("deprecation".to_owned(), deprecation);
     }

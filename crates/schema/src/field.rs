@@ -192,8 +192,13 @@ impl Field {
         self
     }
 
+    /// Filled in by the gateway when absent.
     pub fn auto(mut self) -> Self {
         self.auto = true;
+        self.required = false;
+        if self.rules.iter().any(|rule| matches!(rule, Rule::Uuid)) {
+            return self.doc("A string representing a UUID (universally unique identifier).");
+        }
         self
     }
 
@@ -204,7 +209,10 @@ impl Field {
 
     pub fn timestamp(mut self) -> Self {
         self.timestamp = true;
-        self
+        match self.kind {
+            Kind::Integer => self.doc("An integer representing an automatic Unix timestamp in seconds."),
+            _ => self.doc("A number representing an automatic Unix timestamp in milliseconds."),
+        }
     }
 
     pub fn referenceable(mut self) -> Self {
@@ -258,7 +266,7 @@ impl Field {
     /// Changes the field that describes the elements of this list.
     pub fn elements(mut self, change: impl FnOnce(Field) -> Field) -> Self {
         if let Kind::Array(of) | Kind::Set(of) = &mut self.kind {
-            **of = change((**of).clone());
+            **of = Self { required: of.required, ..change((**of).clone()) };
         }
         self
     }
@@ -266,7 +274,7 @@ impl Field {
     /// Changes the field that describes the keys of this map.
     pub fn keys(mut self, change: impl FnOnce(Field) -> Field) -> Self {
         if let Kind::Map { keys, .. } = &mut self.kind {
-            **keys = change((**keys).clone());
+            **keys = Self { required: keys.required, ..change((**keys).clone()) };
         }
         self
     }
@@ -274,7 +282,7 @@ impl Field {
     /// Changes the field that describes the values of this map.
     pub fn values(mut self, change: impl FnOnce(Field) -> Field) -> Self {
         if let Kind::Map { values, .. } = &mut self.kind {
-            **values = change((**values).clone());
+            **values = Self { required: values.required, ..change((**values).clone()) };
         }
         self
     }

@@ -44,13 +44,14 @@ impl<T: FieldType> FieldType for Option<T> {
 
 impl<T: FieldType> FieldType for Vec<T> {
     fn field() -> Field {
-        Field::new(Kind::Array(Box::new(T::field()))).required()
+        Field::new(Kind::Array(Box::new(T::field().nullable()))).required()
     }
 }
 
 impl<T: FieldType> FieldType for BTreeMap<String, T> {
     fn field() -> Field {
-        Field::new(Kind::Map { keys: Box::new(String::field()), values: Box::new(T::field()) }).required()
+        let (keys, values) = (Box::new(String::field().nullable()), Box::new(T::field().nullable()));
+        Field::new(Kind::Map { keys, values }).required()
     }
 }
 
@@ -61,7 +62,7 @@ pub struct Set<T>(pub Vec<T>);
 
 impl<T: FieldType> FieldType for Set<T> {
     fn field() -> Field {
-        Field::new(Kind::Set(Box::new(T::field()))).required()
+        Field::new(Kind::Set(Box::new(T::field().nullable()))).required()
     }
 }
 
@@ -83,7 +84,23 @@ impl FieldType for uuid::Uuid {
 }
 
 /// A set of strings representing tags.
-pub type Tags = Set<Tag>;
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(transparent)]
+pub struct Tags(pub Vec<Tag>);
+
+impl FieldType for Tags {
+    fn field() -> Field {
+        Field::new(Kind::Set(Box::new(Tag::field()))).required().doc("A set of strings representing tags.")
+    }
+}
+
+impl std::ops::Deref for Tags {
+    type Target = Vec<Tag>;
+
+    fn deref(&self) -> &Vec<Tag> {
+        &self.0
+    }
+}
 
 /// A foreign key: `{"id": uuid}`. `#[field(parent("services"))]` names the entity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Deserialize)]
