@@ -146,6 +146,12 @@ pub fn nginx_page(status: u16) -> Bytes {
     ))
 }
 
+/// Puts nginx's own page for the status into `response`.
+pub fn put_nginx_page(response: &mut Response) {
+    response.headers.set("Content-Type", "text/html; charset=UTF-8");
+    put_body(response, nginx_page(response.status));
+}
+
 fn put_body(response: &mut Response, body: Bytes) {
     response.headers.set("Content-Length", itoa::Buffer::new().format(body.len()));
     response.body = body.into();

@@ -240,6 +240,10 @@ impl Handler for Engine {
         let status_sent = if status == 494 { 400 } else { status };
         let reply = Reply::error(status_sent, error_body::default_message(status));
         error_body::render(reply, form, &id, &self.terms.templates, &mut response);
+        if matches!(status, 501 | 505) {
+            // what nginx itself does not speak it answers with its own page
+            error_body::put_nginx_page(&mut response);
+        }
         let added = &self.terms.added;
         response.headers.append("Date", answer::now());
         if added.server {
