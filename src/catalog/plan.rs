@@ -72,13 +72,14 @@ impl Draft<'_> {
 
     fn create(&mut self, entity: &'static EntitySchema, mut input: Object) -> Result<Arc<Row>, WriteError> {
         self.resolve_parents(entity, &mut input)?;
+        let names = self.asked_snis(entity, None, &input)?;
         let extras = Extras::take(entity, &mut input);
         let body = extras.check(validate::insert(entity, input, self.context))?;
         let id = id_of(&body)?;
         if self.catalog.get(entity.name, &id).is_some() {
             return Err(WriteError::primary_key_violation(id));
         }
-        self.finish(entity, id, body, extras.end(None))
+        self.finish(entity, id, body, extras.end(None), names)
     }
 
     fn upsert(&mut self, entity: &'static EntitySchema, key: Key, scope: Option<Scope>, mut input: Object) -> Result<Outcome, WriteError> {
@@ -96,10 +97,11 @@ impl Draft<'_> {
             input.insert("id".to_owned(), id.to_string().into());
         }
         self.resolve_parents(entity, &mut input)?;
+        let names = self.asked_snis(entity, id, &input)?;
         let extras = Extras::take(entity, &mut input);
         let body = extras.check(validate::upsert(entity, input, self.context))?;
         let id = id_of(&body)?;
-        let row = self.finish(entity, id, body, extras.end(None))?;
+        let row = self.finish(entity, id, body, extras.end(None), names)?;
         Ok(if existing.is_some() { Outcome::Updated(row) } else { Outcome::Created(row) })
     }
 
@@ -113,27 +115,30 @@ impl Draft<'_> {
         };
         self.resolve_parents(entity, &mut input)?;
         input.remove("id");
+        let names = self.asked_snis(entity, Some(existing.id), &input)?;
         let extras = Extras::take(entity, &mut input);
         let body = extras.check(validate::update(entity, input, &existing.object(), self.context))?;
-        self.finish(entity, existing.id, body, extras.end(existing.expires))
+        self.finish(entity, existing.id, body, extras.end(existing.expires), names)
     }
 
-    /// Puts a validated row in place, with what its transient fields ask for.
-    fn finish(&mut self, entity: &'static EntitySchema, id: Uuid, mut body: Object, end: Option<u64>) -> Result<Arc<Row>, WriteError> {
-        let transient: Vec<_> = entity.record.fields.iter().filter(|f| f.transient).collect();
-        let asked: Object = transient.iter().filter_map(|f| body.remove_entry(f.name)).collect();
+    /// Puts a validated row in place, with the SNIs that a certificate asks for.
+    fn finish(
+        &mut self,
+        entity: &'static EntitySchema,
+        id: Uuid,
+        mut body: Object,
+        end: Option<u64>,
+        snis: Option<Vec<String>>,
+    ) -> Result<Arc<Row>, WriteError> {
+        entity.record.fields.iter().filter(|f| f.transient).for_each(|f| drop(body.remove(f.name)));
         if entity.name == "plugins" {
             self.check_plugin_protocols(&body)?;
         }
-        let names = match asked.get("snis") {
-            Some(Value::Array(names)) if entity.name == "certificates" => Some(self.check_snis(id, names)?),
-            _ => None,
-        };
         self.check_unique(entity, id, &body)?;
         self.check_parents(entity, &body)?;
         let row = Arc::new(Row::new(entity, id, &body).expiring(end));
         self.put(row.clone());
-        if let Some(names) = names {
+        if let Some(names) = snis {
             self.set_snis(id, names)?;
         }
         Ok(row)
@@ -230,23 +235,30 @@ impl Draft<'_> {
         Ok(())
     }
 
-    /// The names that a certificate asks for, unless one is named twice or belongs to another certificate.
-    fn check_snis(&self, certificate: Uuid, names: &[Value]) -> Result<Vec<String>, WriteError> {
+    /// The names that a certificate asks for, unless one is named twice, cannot be a name, or belongs to another certificate.
+    /// Kong looks at them before it looks at the rest.
+    fn asked_snis(&self, entity: &EntitySchema, certificate: Option<Uuid>, input: &Object) -> Result<Option<Vec<String>>, WriteError> {
+        let Some(Value::Array(names)) = input.get("snis").filter(|_| entity.name == "certificates") else { return Ok(None) };
         let refused = |text: String| Err(WriteError::schema_violation(Violations::field("snis", text)));
+        let field = model::entity("snis").and_then(|snis| snis.record.get("name"));
         let mut wanted: Vec<String> = Vec::new();
         for name in names.iter().filter_map(Value::as_str) {
             if wanted.iter().any(|other| other == name) {
                 return refused(format!("{name} is duplicated"));
             }
+            if let Some(Err(text)) = field.map(|field| validate::value(field, &name.into())) {
+                return Err(WriteError::invalid_unique("name", &text));
+            }
             if let Some(sni) = self.catalog.find("snis", "name", name) {
-                let owner = table::parent(&sni.object(), "certificate").unwrap_or_default();
+                let owner = table::parent(&sni.object(), "certificate");
                 if owner != certificate {
+                    let owner = owner.unwrap_or_default();
                     return refused(format!("{name} already associated with existing certificate '{owner}'"));
                 }
             }
             wanted.push(name.to_owned());
         }
-        Ok(wanted)
+        Ok(Some(wanted))
     }
 
     /// Makes the SNIs of a certificate these and no others.
