@@ -8,6 +8,7 @@ use bytes::Bytes;
 use schema::{Check, Chosen, Field, Record, RecordType, Violations};
 use serde_json::Value;
 
+use crate::plugin::panics::{guard, guard_sync};
 use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Scopes};
 
 /// What is known of a plugin without a configuration: one row of the table in `plugins/mod.rs`.
@@ -83,23 +84,23 @@ pub struct Instance {
 
 impl Instance {
     pub async fn rewrite(&self, x: &mut Exchange) -> Flow {
-        self.hooks.rewrite(x).await
+        guard(self.descriptor.name, self.hooks.rewrite(x)).await
     }
 
     pub async fn access(&self, x: &mut Exchange) -> Flow {
-        self.hooks.access(x).await
+        guard(self.descriptor.name, self.hooks.access(x)).await
     }
 
     pub fn header_filter(&self, x: &mut Exchange) {
-        self.hooks.header_filter(x);
+        guard_sync(self.descriptor.name, || self.hooks.header_filter(x));
     }
 
     pub fn body_filter(&self, x: &mut Exchange, chunk: &mut Bytes, last: bool) {
-        self.hooks.body_filter(x, chunk, last);
+        guard_sync(self.descriptor.name, || self.hooks.body_filter(x, chunk, last));
     }
 
     pub fn log(&self, x: &mut Exchange) {
-        self.hooks.log(x);
+        guard_sync(self.descriptor.name, || self.hooks.log(x));
     }
 }
 

@@ -9,6 +9,7 @@
 //! | [`exchange`] | one request and its answer, as plugins see it |
 //! | [`reply`] | an answer of the gateway itself |
 //! | [`instance`] | a configured plugin behind one object-safe face |
+//! | [`panics`] | what becomes of a plugin that panics |
 //! | [`world`] | what a request may look up: consumers, credentials |
 //! | [`auth`] | what all authentication plugins share |
 //! | [`query`] | arguments of queries and forms |
@@ -27,6 +28,7 @@ pub mod form;
 pub mod health;
 pub mod instance;
 pub mod limits;
+pub mod panics;
 pub mod pattern;
 pub mod query;
 pub mod redis;
