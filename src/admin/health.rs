@@ -123,13 +123,16 @@ impl Health for Upstreams {
     }
 
     fn set(&self, which: &Which, healthy: bool) -> Result<(), SetError> {
+        let Some(name) = &which.address else {
+            return self.set_health(which.upstream, which.target, None, healthy).map_err(|_| SetError::NoChecks);
+        };
         let known = self.target(which.upstream, which.target).map_or_else(Vec::new, |target| target.addresses);
-        let is =
-            |a: &Address, name: &str| *a.ip == *name || format!("{}:{}", a.ip, a.port) == name || format!("[{}]:{}", a.ip, a.port) == name;
-        if which.address.as_ref().is_some_and(|name| !known.iter().any(|address| is(address, name))) {
+        let with_port = |address: &Address| format!("{}:{}", address.ip, address.port);
+        let meant: Vec<_> = known.iter().filter(|a| a.ip == *name || with_port(a) == *name).map(with_port).collect();
+        if meant.is_empty() {
             return Err(SetError::UnknownAddress);
         }
-        let set = self.set_health(which.upstream, which.target, which.address.as_deref(), healthy);
-        set.map_err(|_| SetError::NoChecks)
+        let set = |address: String| self.set_health(which.upstream, which.target, Some(&address), healthy);
+        meant.into_iter().try_for_each(set).map_err(|_| SetError::NoChecks)
     }
 }

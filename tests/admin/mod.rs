@@ -12,5 +12,6 @@ mod deck;
 mod elements;
 mod node;
 mod node_endpoints;
+mod running;
 mod transport;
 mod validation;
