@@ -2,6 +2,7 @@
 
 mod admin;
 mod conformance;
+mod documents;
 mod durability;
 mod golden;
 mod guide;
