@@ -126,8 +126,10 @@ pub struct UpstreamRequest {
 pub struct Authenticated {
     pub consumer: Option<Arc<Consumer>>,
     pub credential: Option<Credential>,
-    /// Names of the consumer groups of the consumer.
+    /// Ids of the consumer groups of the consumer.
     pub groups: Vec<Uuid>,
+    /// Groups that an authentication has from elsewhere: a directory, a session, a token.
+    pub external_groups: Option<Vec<String>>,
 }
 
 /// A verified credential.

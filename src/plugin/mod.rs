@@ -15,6 +15,7 @@
 //! | [`query`] | arguments of queries and forms |
 //! | [`form`] | bodies with named members |
 //! | [`pattern`] | regular expressions of configurations |
+//! | [`header_credentials`] | credentials in `Authorization` |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
@@ -25,6 +26,7 @@ pub mod auth;
 pub mod counters;
 pub mod exchange;
 pub mod form;
+pub mod header_credentials;
 pub mod health;
 pub mod instance;
 pub mod limits;

@@ -1,5 +1,7 @@
 //! The plugins, one file each, and the one table of them.
 
+mod acl;
+mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
@@ -18,6 +20,8 @@ use crate::plugin::Descriptor;
 /// Every plugin.
 #[rustfmt::skip] // one a line
 pub static PLUGINS: &[Descriptor] = &[
+    Descriptor::of::<acl::Acl>(),
+    Descriptor::of::<basic_auth::BasicAuth>(),
     Descriptor::of::<bot_detection::BotDetection>(),
     Descriptor::of::<correlation_id::CorrelationId>(),
     Descriptor::of::<cors::Cors>(),
