@@ -5,6 +5,7 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod hmac_auth;
 mod ip_restriction;
 mod key_auth;
 mod rate_limiting;
@@ -25,6 +26,7 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<bot_detection::BotDetection>(),
     Descriptor::of::<correlation_id::CorrelationId>(),
     Descriptor::of::<cors::Cors>(),
+    Descriptor::of::<hmac_auth::HmacAuth>(),
     Descriptor::of::<ip_restriction::IpRestriction>(),
     Descriptor::of::<key_auth::KeyAuth>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
