@@ -16,6 +16,7 @@
 //! | [`form`] | bodies with named members |
 //! | [`pattern`] | regular expressions of configurations |
 //! | [`header_credentials`] | credentials in `Authorization` |
+//! | [`token`] | JSON Web Tokens |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
@@ -38,6 +39,7 @@ pub mod reply;
 pub mod template;
 #[cfg(test)]
 pub mod testing;
+pub mod token;
 pub mod world;
 
 use std::sync::Arc;

@@ -7,6 +7,8 @@ use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::sync::Arc;
 use std::task::Poll;
 
+use aws_lc_rs::hmac;
+use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use bytes::Bytes;
 use schema::{Context, EntitySchema, EntityType, Object, Typed, Value, Violations, json};
 use uuid::Uuid;
@@ -182,6 +184,14 @@ impl BodySource for Chunks {
     fn length(&self) -> Option<u64> {
         None
     }
+}
+
+/// A JSON Web Token that is signed with a secret.
+pub fn hs256(secret: &str, header: &Value, claims: &Value) -> String {
+    let encode = |bytes: &[u8]| BASE64_URL_SAFE_NO_PAD.encode(bytes);
+    let signed = format!("{}.{}", encode(header.to_string().as_bytes()), encode(claims.to_string().as_bytes()));
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, secret.as_bytes()), signed.as_bytes());
+    format!("{signed}.{}", encode(tag.as_ref()))
 }
 
 /// The message of an answer that the gateway makes.

@@ -7,6 +7,7 @@ mod correlation_id;
 mod cors;
 mod hmac_auth;
 mod ip_restriction;
+mod jwt;
 mod key_auth;
 mod rate_limiting;
 mod redirect;
@@ -28,6 +29,7 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<cors::Cors>(),
     Descriptor::of::<hmac_auth::HmacAuth>(),
     Descriptor::of::<ip_restriction::IpRestriction>(),
+    Descriptor::of::<jwt::Jwt>(),
     Descriptor::of::<key_auth::KeyAuth>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
     Descriptor::of::<redirect::Redirect>(),
