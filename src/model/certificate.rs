@@ -1,11 +1,12 @@
 //! Certificates with their keys, the server names they are shown for, and the authorities that peers are checked against.
 
+use schema::rules::is_reference;
 use schema::types::{Id, Parent, Tags, WildcardHost};
 use schema::{Check, Context, Entity, Object, Value, Violations};
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::pem::{self, Leaf, check_certificate, check_key, is_reference};
+use super::pem::{self, Leaf, check_certificate, check_key};
 
 /// A certificate and its private key, perhaps with another pair of another type.
 #[derive(Clone, Debug, Deserialize, Entity)]

@@ -1,10 +1,11 @@
 //! Keys for signatures and encryption, and sets of them.
 
+use schema::rules::is_reference;
 use schema::types::{Id, Parent, Tags};
 use schema::{Check, Entity, Object, Record, Value, Violations};
 use serde::Deserialize;
 
-use super::pem::{self, is_reference};
+use super::pem;
 
 /// Keys that belong together.
 #[derive(Clone, Debug, Deserialize, Entity)]

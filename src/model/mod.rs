@@ -68,3 +68,6 @@ pub const WORKSPACE: &str = "default";
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|b| format!("{b:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -63,8 +63,10 @@ impl Leaf {
 pub fn belongs(key: &str, public_key: &[u8]) -> bool {
     let signer = private_key(key).ok().and_then(|key| any_supported_type(&key).ok());
     let of_key = signer.and_then(|signer| signer.public_key().map(|key| key.to_vec()));
+    // Keys are compared without the names of their algorithms, of which some have several.
+    let bits = |key: &[u8]| SubjectPublicKeyInfo::from_der(key).map(|(_, key)| key.subject_public_key.data.to_vec()).ok();
     // A kind of key whose public half cannot be computed is let through.
-    of_key.is_none_or(|of_key| of_key == public_key)
+    of_key.is_none_or(|of_key| bits(&of_key) == bits(public_key))
 }
 
 /// Whether a PEM text holds a public key that can be read.
@@ -90,9 +92,4 @@ fn section(pem: &str) -> Option<Pem> {
 /// Whether a PEM text holds a private key that can be read.
 pub fn is_private_key(pem: &str) -> bool {
     check_key(&pem.into()).is_ok()
-}
-
-/// Whether the value stands somewhere else, so that nothing can be said of it.
-pub fn is_reference(text: &str) -> bool {
-    text.starts_with("{vault://") && text.ends_with('}')
 }

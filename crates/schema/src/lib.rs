@@ -16,6 +16,9 @@
 //! | [`violations`] | the tree of violations and Kong's text for it |
 //! | [`describe`] | a schema in the form of `GET /schemas/...` |
 
+#[cfg(test)]
+extern crate self as schema;
+
 pub mod check;
 pub mod complete;
 pub mod describe;
@@ -44,3 +47,6 @@ pub use violations::Violations;
 
 /// A row or a part of one, as it travels between HTTP, disk and peers.
 pub type Object = Map<String, Value>;
+
+#[cfg(test)]
+mod tests;

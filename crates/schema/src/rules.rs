@@ -11,6 +11,9 @@ pub fn check_all(field: &Field, value: &Value) -> Result<(), String> {
     if field.kind.is_string() && value.as_str() == Some("") && !field.rules.iter().any(|r| matches!(r, Rule::LenMin(0))) {
         return Err(field.error.map_or_else(|| "length must be at least 1".to_owned(), str::to_owned));
     }
+    if field.referenceable && value.as_str().is_some_and(is_reference) {
+        return Ok(());
+    }
     let mut rules: Vec<&Rule> = field.rules.iter().collect();
     rules.sort_by_key(|rule| rank(rule));
     rules.into_iter().try_for_each(|rule| check(rule, value)).map_err(|text| field.error.map_or(text, str::to_owned))
@@ -127,6 +130,11 @@ pub fn shown(value: &Value) -> String {
 
 fn number(n: f64) -> String {
     if n.fract() == 0.0 { format!("{n:.0}") } else { n.to_string() }
+}
+
+/// Whether a text stands for a value that is kept somewhere else: `{vault://...}`. Nothing can be said of that value.
+pub fn is_reference(text: &str) -> bool {
+    text.starts_with("{vault://") && text.ends_with('}')
 }
 
 /// A UUID with its four hyphens, in either case.
