@@ -114,6 +114,14 @@ impl Body {
 }
 
 impl Body {
+    /// Lets a streaming body break off when it turns out to be larger than `limit` bytes.
+    pub fn limit(&mut self, limit: u64) {
+        if let Self::Stream(_) = self {
+            let body = std::mem::take(self);
+            *self = Self::Stream(Box::new(Limited { body, left: limit, limit }));
+        }
+    }
+
     /// Reads on until the body is at its end or `limit` bytes are there; what comes after them still streams.
     pub async fn buffer(&mut self, limit: usize) -> Result<(), BodyError> {
         let Self::Stream(source) = self else { return Ok(()) };
@@ -135,6 +143,37 @@ impl Body {
             *self = Self::Stream(Box::new(Prefixed { first: read.freeze(), rest }));
         }
         Ok(())
+    }
+}
+
+/// A body that breaks off when it turns out to be larger than the limit.
+struct Limited {
+    body: Body,
+    left: u64,
+    limit: u64,
+}
+
+impl BodySource for Limited {
+    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
+        let polled = self.body.poll_chunk(cx);
+        if let Poll::Ready(Some(Ok(chunk))) = &polled {
+            match self.left.checked_sub(chunk.len() as u64) {
+                Some(left) => self.left = left,
+                None => return Poll::Ready(Some(Err(BodyError::TooLarge(usize::try_from(self.limit).unwrap_or(usize::MAX))))),
+            }
+        }
+        polled
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.body.length()
+    }
+
+    fn trailers(&mut self) -> Option<crate::http::Headers> {
+        match &mut self.body {
+            Body::Stream(source) => source.trailers(),
+            Body::Empty | Body::Bytes(_) => None,
+        }
     }
 }
 

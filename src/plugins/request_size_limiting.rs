@@ -13,13 +13,10 @@
 //! | 417 | as before, and the client waits for `100 Continue` |
 //! | 411 | `require_content_length`, and there is neither a Content-Length nor a chunked body |
 
-use std::task::{Context, Poll};
-
-use bytes::Bytes;
 use schema::{Record, Violations};
 use serde::Deserialize;
 
-use crate::http::{Body, BodyError, BodySource, Headers};
+use crate::http::Headers;
 use crate::plugin::form::MAX_BODY;
 use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply, form};
 
@@ -67,8 +64,7 @@ impl Plugin for RequestSizeLimiting {
             return if length > self.limit { Err(refusal(x)) } else { Ok(()) };
         }
         if self.limit > MAX_BODY as u64 {
-            let body = std::mem::take(&mut x.request.body);
-            x.request.body = Body::Stream(Box::new(Limited { body, left: self.limit, limit: self.limit }));
+            x.request.body.limit(self.limit);
             return Ok(());
         }
         match form::bytes(x, self.limit as usize).await? {
@@ -87,42 +83,12 @@ fn refusal(x: &Exchange) -> Reply {
     Reply::error(if waits { 417 } else { 413 }, "Request size limit exceeded")
 }
 
-/// A body that breaks off when it turns out to be larger than the limit.
-struct Limited {
-    body: Body,
-    left: u64,
-    limit: u64,
-}
-
-impl BodySource for Limited {
-    fn poll_chunk(&mut self, cx: &mut Context<'_>) -> Poll<Option<Result<Bytes, BodyError>>> {
-        let polled = self.body.poll_chunk(cx);
-        if let Poll::Ready(Some(Ok(chunk))) = &polled {
-            match self.left.checked_sub(chunk.len() as u64) {
-                Some(left) => self.left = left,
-                None => return Poll::Ready(Some(Err(BodyError::TooLarge(usize::try_from(self.limit).unwrap_or(usize::MAX))))),
-            }
-        }
-        polled
-    }
-
-    fn length(&self) -> Option<u64> {
-        self.body.length()
-    }
-
-    fn trailers(&mut self) -> Option<Headers> {
-        match &mut self.body {
-            Body::Stream(source) => source.trailers(),
-            Body::Empty | Body::Bytes(_) => None,
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use schema::{Value, json};
 
     use super::*;
+    use crate::http::BodyError;
     use crate::plugin::testing::{chunks, exchange, exchange_with_body, message, plugin, run};
 
     fn outcome(config: Value, x: &mut Exchange) -> Result<(), (u16, String)> {

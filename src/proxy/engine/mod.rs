@@ -150,10 +150,14 @@ impl Engine {
         Ok(())
     }
 
-    fn limit_body(&self, x: &Exchange) -> Result<(), Failed> {
-        let limit = self.terms.max_body_size;
-        match x.request.body.length() {
-            Some(n) if limit > 0 && n > limit => Err(Failed::proxy(Reply::status(413))),
+    fn limit_body(&self, x: &mut Exchange) -> Result<(), Failed> {
+        match (self.terms.max_body_size, x.request.body.length()) {
+            (0, _) => Ok(()),
+            (limit, Some(n)) if n > limit => Err(Failed::proxy(Reply::status(413))),
+            (limit, None) => {
+                x.request.body.limit(limit);
+                Ok(())
+            }
             _ => Ok(()),
         }
     }
