@@ -102,7 +102,7 @@ fn tags_of_all_entities() {
     assert_eq!(node.get("/tags?offset=e30").status, 400);
 }
 
-/// A page of 1,000 of many consumers costs little more than its bytes. The bound leaves room for a debug build.
+/// A page of 1,000 of 100,000 consumers takes less than 20 ms, by tag too; the best of five, as other tests run beside this one.
 #[test]
 fn a_page_of_many_consumers_is_fast() {
     let node = TestNode::start();
@@ -112,12 +112,16 @@ fn a_page_of_many_consumers_is_fast() {
         let body = json!({"id": id, "username": format!("user-{n}"), "custom_id": null, "tags": ["all"], "created_at": 1, "updated_at": 1});
         std::sync::Arc::new(troop::catalog::Row::new(entity, id, body.as_object().expect("a table")))
     };
-    node.catalog.store(std::sync::Arc::new(troop::catalog::Catalog::of((0..20_000).map(row))));
+    node.catalog.store(std::sync::Arc::new(troop::catalog::Catalog::of((0..100_000).map(row))));
     for path in ["/consumers?size=1000", "/consumers?size=1000&tags=all"] {
-        let start = Instant::now();
-        let page = node.get(path);
-        let took = start.elapsed();
-        assert_eq!(page.expect(200)["data"].as_array().map(Vec::len), Some(1000));
-        assert!(took.as_millis() < 200, "{path} took {took:?}");
+        let best = (0..5).map(|_| {
+            let start = Instant::now();
+            let page = node.get(path);
+            let took = start.elapsed();
+            assert_eq!(page.expect(200)["data"].as_array().map(Vec::len), Some(1000));
+            took
+        });
+        let best = best.min().unwrap_or_default();
+        assert!(best.as_millis() < 20, "{path} took {best:?}");
     }
 }

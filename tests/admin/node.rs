@@ -36,6 +36,7 @@ impl TestNode {
         Self::with(Options { dbless: true, ..Options::default() })
     }
 
+    #[allow(clippy::disallowed_methods, reason = "the node of a test is no task of a runtime")]
     pub fn with(options: Options) -> Self {
         let catalog = Arc::new(ArcSwap::from_pointee(Catalog::default()));
         let context = context(options, catalog.clone());
