@@ -27,6 +27,8 @@ pub struct Builder {
     handles: Arc<Handles>,
     destinations: Destinations,
     instances: AHashMap<Uuid, Built>,
+    /// The vaults that the instances' references were resolved with.
+    vaults: Vec<Arc<Row>>,
     services: AHashMap<Uuid, (Arc<Row>, Arc<ServiceEntry>)>,
 }
 
@@ -62,7 +64,7 @@ struct Built {
 impl Builder {
     pub fn new(flavor: Flavor, defaults: ServiceDefaults, handles: Arc<Handles>, resolver: Resolver) -> Self {
         let destinations = Destinations { upstreams: Arc::default(), resolver };
-        Self { flavor, defaults, handles, destinations, instances: AHashMap::new(), services: AHashMap::new() }
+        Self { flavor, defaults, handles, destinations, instances: AHashMap::new(), vaults: Vec::new(), services: AHashMap::new() }
     }
 
     /// The snapshot of a catalog. A row that cannot be used is logged and left out; it blocks no other.
@@ -104,9 +106,13 @@ impl Builder {
 
     fn instances(&mut self, catalog: &Catalog) {
         let mut before = std::mem::take(&mut self.instances);
+        let vaults: Vec<_> = catalog.rows("vaults").cloned().collect();
+        let same_vaults = vaults.len() == self.vaults.len() && vaults.iter().zip(&self.vaults).all(|(a, b)| Arc::ptr_eq(a, b));
+        self.vaults = vaults;
         for row in catalog.rows("plugins") {
+            let stays = |built: &Built| Arc::ptr_eq(&built.row, row) && (same_vaults || !row.text().contains("{vault://"));
             let built = match before.remove(&row.id) {
-                Some(built) if Arc::ptr_eq(&built.row, row) => built,
+                Some(built) if stays(&built) => built,
                 _ => Built { row: Arc::clone(row), scoped: self.instance(row, catalog) },
             };
             self.instances.insert(row.id, built);
