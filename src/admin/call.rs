@@ -58,7 +58,10 @@ pub fn key(entity: &EntitySchema, segment: &str) -> Result<Key, WriteError> {
         return Ok(Key::Id(id));
     }
     match entity.endpoint_key {
-        Some(field) => Ok(Key::Unique { field, value: segment.to_owned() }),
+        Some(field) => {
+            let key = Key::Unique { field, value: segment.to_owned() };
+            key.check(entity).map(|()| key)
+        }
         None => Err(WriteError::invalid_primary_key()),
     }
 }

@@ -4,7 +4,7 @@
 
 use std::sync::Arc;
 
-use schema::{Context, EntitySchema, Kind, Object, Value, Violations, json, validate};
+use schema::{Context, EntitySchema, Object, Value, Violations, json, validate};
 use uuid::Uuid;
 
 use super::{Catalog, Change, Edit, Key, Outcome, Plan, Row, Scope, WriteError, Written, row, table};
@@ -83,7 +83,7 @@ impl Draft<'_> {
     }
 
     fn upsert(&mut self, entity: &'static EntitySchema, key: Key, scope: Option<Scope>, mut input: Object) -> Result<Outcome, WriteError> {
-        check_key(entity, &key)?;
+        key.check(entity)?;
         let existing = self.catalog.select(entity.name, &key, scope).cloned();
         let id = match (&key, &existing) {
             (Key::Id(id), None) if self.catalog.get(entity.name, id).is_some() => return Err(WriteError::not_found(*id)),
@@ -106,7 +106,7 @@ impl Draft<'_> {
     }
 
     fn update(&mut self, entity: &'static EntitySchema, key: Key, scope: Option<Scope>, mut input: Object) -> Result<Arc<Row>, WriteError> {
-        check_key(entity, &key)?;
+        key.check(entity)?;
         let Some(existing) = self.catalog.select(entity.name, &key, scope).cloned() else {
             return Err(match &key {
                 Key::Id(id) => WriteError::not_found(*id),
@@ -344,14 +344,12 @@ fn id_of(body: &Object) -> Result<Uuid, WriteError> {
     id.ok_or_else(WriteError::invalid_primary_key)
 }
 
-/// Refuses a value in a path that its field could never hold.
-fn check_key(entity: &EntitySchema, key: &Key) -> Result<(), WriteError> {
-    let Key::Unique { field, value } = key else { return Ok(()) };
-    let declared = entity.record.get(field).filter(|f| !matches!(f.kind, Kind::Foreign { .. }));
-    let Some(declared) = declared else { return Ok(()) };
-    match validate::value(declared, &Value::String(value.clone())) {
-        Ok(()) => Ok(()),
-        Err(text) => Err(WriteError::invalid_unique(field, &text)),
+impl Key {
+    /// Refuses a value in a path that its field could never hold.
+    pub fn check(&self, entity: &EntitySchema) -> Result<(), WriteError> {
+        let Self::Unique { field, value } = self else { return Ok(()) };
+        let Some(declared) = entity.record.get(field) else { return Ok(()) };
+        validate::value(declared, &Value::String(value.clone())).map_err(|text| WriteError::invalid_unique(field, &text))
     }
 }
 
