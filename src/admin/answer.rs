@@ -24,6 +24,19 @@ pub enum Payload {
     Text(&'static str, Bytes),
 }
 
+impl Payload {
+    pub fn len(&self) -> usize {
+        match self {
+            Self::Empty => 0,
+            Self::Json(text) | Self::Text(_, text) => text.len(),
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
+
 /// What a handler returns.
 pub type Outcome = Result<Answer, Answer>;
 

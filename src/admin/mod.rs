@@ -7,6 +7,7 @@
 //! |---|---|
 //! | [`server`] | the listeners |
 //! | [`transport`] | a request in, an answer out: headers, CORS, limits, methods |
+//! | [`access_log`] | a line in a file for each request |
 //! | [`table`] | paths to handlers |
 //! | [`call`] | one call, as handlers see it |
 //! | [`answer`] | what handlers answer |
@@ -17,6 +18,7 @@
 //! | [`health`], [`vitals`] | what is asked of the balancers and of the running node |
 //! | [`context`] | the node, as endpoints see it |
 
+pub mod access_log;
 pub mod answer;
 pub mod args;
 pub mod body;

@@ -8,6 +8,7 @@ use std::time::Duration;
 use actix_web::dev::Server;
 use actix_web::{App, HttpServer, web};
 
+use crate::admin::access_log::AccessLog;
 use crate::admin::context::Context;
 use crate::admin::table::Table;
 use crate::admin::transport::{self, Surface};
@@ -19,16 +20,17 @@ pub struct Listener {
     pub tls: Option<rustls::ServerConfig>,
 }
 
-/// Serves the Admin API. The server runs when the future is awaited or spawned, and stops by its handle.
-pub fn admin(context: Arc<Context>, listeners: Vec<Listener>) -> io::Result<Server> {
+/// Serves the Admin API, with a line in `log` for each request. The server runs when the future is awaited or spawned, and stops
+/// by its handle.
+pub fn admin(context: Arc<Context>, listeners: Vec<Listener>, log: Option<AccessLog>) -> io::Result<Server> {
     let table = admin_table(&context);
-    serve(context, table, listeners)
+    serve(context, table, listeners, log)
 }
 
 /// Serves the status API: what may be asked without the right to change anything.
-pub fn status(context: Arc<Context>, listeners: Vec<Listener>) -> io::Result<Server> {
+pub fn status(context: Arc<Context>, listeners: Vec<Listener>, log: Option<AccessLog>) -> io::Result<Server> {
     let table = status_table(&context);
-    serve(context, table, listeners)
+    serve(context, table, listeners, log)
 }
 
 /// All endpoints of the Admin API.
@@ -53,8 +55,8 @@ pub fn status_table(context: &Context) -> Table {
     table
 }
 
-fn serve(context: Arc<Context>, table: Table, listeners: Vec<Listener>) -> io::Result<Server> {
-    let surface = web::Data::new(Surface { context, table: Arc::new(table) });
+fn serve(context: Arc<Context>, table: Table, listeners: Vec<Listener>, log: Option<AccessLog>) -> io::Result<Server> {
+    let surface = web::Data::new(Surface { context, table: Arc::new(table), log });
     let app = move || App::new().app_data(surface.clone()).default_service(web::to(transport::serve));
     let mut server = HttpServer::new(app)
         .workers(1)

@@ -4,12 +4,13 @@ use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use actix_web::http::{Method, header};
+use actix_web::http::{Method, Version, header};
 use actix_web::rt::time::timeout;
 use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 
+use crate::admin::access_log::{self, AccessLog, Entry};
 use crate::admin::answer::{Answer, Outcome, Payload};
 use crate::admin::body::Body;
 use crate::admin::call::Call;
@@ -24,18 +25,39 @@ const BODY_TIMEOUT: Duration = Duration::from_secs(60);
 pub struct Surface {
     pub context: Arc<Context>,
     pub table: Arc<Table>,
+    pub log: Option<AccessLog>,
 }
 
 /// Answers one request.
 pub async fn serve(request: HttpRequest, payload: web::Payload, surface: web::Data<Surface>) -> HttpResponse {
     let start = Instant::now();
     let found = surface.table.find(request.path());
+    let path = match &found {
+        Some((endpoint, params)) => access_log::shown(&endpoint.pattern, params, request.path()),
+        None => request.path().to_owned(),
+    };
     let (answer, allow) = match found {
         Some((endpoint, _)) if request.method() == Method::OPTIONS => (Answer::empty(204), Some(endpoint.allow())),
         found => (answer(&request, payload, &surface, found).await.unwrap_or_else(|refusal| refusal), None),
     };
     let took = start.elapsed().as_millis();
-    tracing::debug!(method = %request.method(), path = request.path(), status = answer.status, ms = took, "admin request");
+    if let Some(log) = &surface.log {
+        let text = |name| request.headers().get(name).and_then(|v| v.to_str().ok());
+        log.add(&Entry {
+            client: &request.peer_addr().map(|a| a.ip().to_string()).unwrap_or_default(),
+            method: request.method().as_str(),
+            path: &path,
+            version: match request.version() {
+                Version::HTTP_2 => "HTTP/2.0",
+                Version::HTTP_10 => "HTTP/1.0",
+                _ => "HTTP/1.1",
+            },
+            status: answer.status,
+            bytes: answer.body.len() as u64,
+            agent: text(header::USER_AGENT).unwrap_or("-"),
+        });
+    }
+    tracing::debug!(method = %request.method(), path, status = answer.status, ms = took, "admin request");
     respond(&request, &surface.context, answer, allow, took)
 }
 

@@ -11,6 +11,7 @@ use crate::actors::catalog::{Configuration, load};
 use crate::actors::rate_limits::RateLimits;
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
+use crate::admin::access_log::AccessLog;
 use crate::admin::context::{Context, Node as Identity, Options};
 use crate::admin::server::{self, Listener};
 use crate::catalog::{Catalog, Schemas};
@@ -23,7 +24,7 @@ use crate::node::{StartError, log, terms};
 use crate::plugin::{self, Descriptor, Handles};
 use crate::plugins::PLUGINS;
 use crate::proxy::server::{Bound, Counters};
-use crate::settings::value::Database;
+use crate::settings::value::{Database, LogTarget};
 use crate::settings::{Listen, Settings};
 use crate::snapshot::Builder;
 use crate::store::{Embedded, Memory, Store};
@@ -111,10 +112,12 @@ impl Node {
         let serve = |error| StartError::Io { what: "cannot serve the Admin API", error };
         let mut servers = Vec::new();
         if !admin_sockets.is_empty() {
-            servers.push(server::admin(Arc::clone(&context), admin_sockets).map_err(serve)?);
+            let log = access_log(&settings, "admin_access_log", &settings.admin_access_log)?;
+            servers.push(server::admin(Arc::clone(&context), admin_sockets, log).map_err(serve)?);
         }
         if !status_sockets.is_empty() {
-            servers.push(server::status(context, status_sockets).map_err(serve)?);
+            let log = access_log(&settings, "status_access_log", &settings.status_access_log)?;
+            servers.push(server::status(context, status_sockets, log).map_err(serve)?);
         }
         let parts = Parts {
             terms: Arc::new(terms::engine(&settings)?),
@@ -168,6 +171,13 @@ pub fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schema
     };
     let expressions = settings.router_flavor == crate::router::Flavor::Expressions;
     Schemas { choose: Arc::new(choose), features: if expressions { vec!["expressions"] } else { Vec::new() } }
+}
+
+/// The access log that a setting names.
+fn access_log(settings: &Settings, what: &'static str, target: &LogTarget) -> Result<Option<AccessLog>, StartError> {
+    let Some(path) = settings.log_file(target) else { return Ok(None) };
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    folder.and_then(|()| AccessLog::open(&path)).map(Some).map_err(|error| StartError::Io { what, error })
 }
 
 fn prepare_prefix(settings: &Settings) -> Result<(), StartError> {

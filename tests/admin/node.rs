@@ -45,8 +45,8 @@ impl TestNode {
         let (sent, handles) = std::sync::mpsc::channel();
         let thread = std::thread::spawn(move || {
             actix_web::rt::System::new().block_on(async move {
-                let admin = server::admin(context.clone(), vec![Listener { socket: admin, tls: None }]).expect("a bound socket");
-                let status = server::status(context, vec![Listener { socket: status, tls: None }]).expect("a bound socket");
+                let admin = server::admin(context.clone(), vec![Listener { socket: admin, tls: None }], None).expect("a bound socket");
+                let status = server::status(context, vec![Listener { socket: status, tls: None }], None).expect("a bound socket");
                 sent.send((admin.handle(), status.handle())).expect("the test waits");
                 let _ = futures_util::future::join(admin, status).await;
             });

@@ -70,3 +70,17 @@ fn counters_of_connections_and_targets_health() {
     assert_eq!(put("127.0.0.1/healthy").status, 204);
     assert_eq!(state(), "HEALTHY");
 }
+
+#[test]
+fn requests_are_logged_without_secrets() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("admin.log");
+    let node = Node::start(&[("admin_access_log", path.to_str().expect("text"))]);
+    node.admin("POST", "/consumers", json!({"username": "bob"}));
+    node.admin("POST", "/consumers/bob/key-auth", json!({"key": "hunter2"}));
+    node.admin("GET", "/consumers/bob/key-auth/hunter2?apikey=hunter2", Value::Null);
+    let text = || std::fs::read_to_string(&path).unwrap_or_default();
+    wait_for("three lines and those of the start", || text().contains("/key-auth/******"));
+    assert!(text().contains("\"POST /consumers HTTP/1.1\" 201 "), "{}", text());
+    assert!(!text().contains("hunter2"), "{}", text());
+}

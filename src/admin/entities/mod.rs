@@ -11,7 +11,6 @@ use schema::EntitySchema;
 
 use crate::admin::answer::Answer;
 use crate::admin::call::{self, Call};
-use crate::admin::overrides;
 use crate::admin::table::{Table, handler};
 use crate::catalog::{Key, Scope};
 use crate::model::{self, ENTITIES};
@@ -68,7 +67,7 @@ impl Subject {
     /// What the last segment of the path names.
     pub fn key(&self, call: &Call) -> Result<Key, Answer> {
         let segment = call.param(self.entity.name);
-        match overrides::nested_key(self.entity).filter(|_| self.below.is_some() && call::uuid(segment).is_none()) {
+        match self.entity.nested_key.filter(|_| self.below.is_some() && call::uuid(segment).is_none()) {
             Some(field) => Ok(Key::Unique { field, value: segment.to_owned() }),
             None => Ok(call::key(self.entity, segment)?),
         }

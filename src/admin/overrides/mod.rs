@@ -1,14 +1,11 @@
 //! What single entities do otherwise than the generated endpoints, one file each.
 
-mod acls;
 mod certificates;
 mod consumer_groups;
 mod consumers;
 mod plugins;
 mod targets;
 mod upstreams;
-
-use schema::EntitySchema;
 
 use crate::admin::table::Table;
 
@@ -26,9 +23,4 @@ pub fn endpoints(table: &mut Table) {
 pub fn health_endpoints(table: &mut Table) {
     targets::read_endpoints(table);
     upstreams::endpoints(table);
-}
-
-/// A field that names a row among its siblings, for an entity without an endpoint key.
-pub fn nested_key(entity: &EntitySchema) -> Option<&'static str> {
-    [acls::NESTED_KEY].into_iter().find(|(name, _)| *name == entity.name).map(|(_, field)| field)
 }
