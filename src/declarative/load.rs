@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::error::DeclarativeError;
 use super::flatten::Faulty;
 use super::ids::id_of;
-use super::tree::{Item, Path, Tree, convert_paths};
+use super::tree::{Item, Path, Tree};
 use crate::catalog::Row;
 use crate::catalog::row::now;
 use crate::model::ENTITIES;
@@ -103,12 +103,6 @@ fn check(tree: &Tree, names: &Names, at: usize, context: &Context) -> Checked {
     let (mut unresolved, mut parent_written, mut foreign_parent) = (Vec::new(), None, false);
     if !input.contains_key("id") {
         input.insert("id".to_owned(), names.ids[at].to_string().into());
-    }
-    if tree.old_paths
-        && item.entity.name == "routes"
-        && let Err(what) = convert_paths(&mut input)
-    {
-        wrong.set("paths", what);
     }
     for (field, to) in item.entity.record.foreign_keys() {
         let written = input.get(field.name).filter(|v| !v.is_null());

@@ -178,6 +178,8 @@ fn the_format_and_old_paths() {
     };
     assert_eq!(paths("2.1"), json!(["~/\\d+", "/plain"]));
     assert_eq!(paths("3.0"), json!(["/\\d+", "/plain"]));
+    let twice = refused(json!({"_format_version": "2.1", "routes": [{"name": "r", "paths": ["~/\\d+"]}]}));
+    assert_eq!(twice.fields["routes"], json!([{"paths": ["should start with: / (fixed path) or ~/ (regex path)"]}]));
 }
 
 #[test]

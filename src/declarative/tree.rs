@@ -17,7 +17,7 @@ pub struct Tree {
     /// Entities that are no tables: where they stand.
     pub strays: Vec<(Path, Value)>,
     /// Whether paths of routes are in the way of writing of before Kong 3.0, without `~` before regular expressions.
-    pub old_paths: bool,
+    old_paths: bool,
     /// Whether values are changed on their way in (password hashes).
     pub transform: bool,
 }
@@ -108,6 +108,9 @@ impl Tree {
     fn read_item(&mut self, entity: &'static EntitySchema, mut input: Object, parent: Option<(usize, &'static str)>, path: Path) {
         let mut problems = Object::new();
         remarks(&mut input, &mut problems);
+        if self.old_paths && entity.name == "routes" {
+            convert_paths(&mut input);
+        }
         let nested: Vec<_> = children(entity).filter_map(|(child, key)| input.remove(child.name).map(|list| (child, key, list))).collect();
         let at = self.items.len();
         self.items.push(Item { entity, input, problems: Object::new(), parent, path: path.clone() });
@@ -137,21 +140,15 @@ fn children(parent: &'static EntitySchema) -> impl Iterator<Item = (&'static Ent
 }
 
 /// Puts `~` before paths that are regular expressions by their characters, as they were written before Kong 3.0.
-pub fn convert_paths(route: &mut Object) -> Result<(), Value> {
+fn convert_paths(route: &mut Object) {
     let Some(Value::Array(paths)) = route.get_mut("paths") else {
-        return Ok(());
+        return;
     };
-    let mut wrong = Vec::new();
     for path in paths {
-        let Value::String(path) = path else {
-            wrong.push(Value::Null);
-            continue;
-        };
-        let plain = path.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_~/%".contains(&c));
-        wrong.push(if path.starts_with('~') { "should start with: /".into() } else { Value::Null });
-        if !plain {
+        if let Value::String(path) = path
+            && !path.bytes().all(|c| c.is_ascii_alphanumeric() || b".-_~/%".contains(&c))
+        {
             path.insert(0, '~');
         }
     }
-    schema::rules::list_violation(wrong)
 }
