@@ -1,5 +1,6 @@
 //! What the node writes about itself: lines on the terminal, at a level that can be changed while it runs.
 
+use std::io::IsTerminal;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
@@ -32,7 +33,8 @@ static LOG: OnceLock<Arc<Log>> = OnceLock::new();
 pub fn start(level: LogLevel) -> Arc<Log> {
     let log = LOG.get_or_init(|| {
         let (filter, handle) = reload::Layer::new(filter(level));
-        let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+        let lines =
+            tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(std::io::stderr().is_terminal()).with_target(false);
         // another subscriber (of a test) stays
         let _ = tracing_subscriber::registry().with(filter).with(lines).try_init();
         let state = Mutex::new(State { configured: level, current: level });

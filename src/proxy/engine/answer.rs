@@ -45,6 +45,10 @@ pub fn proxied(x: &mut Exchange, added: &Added, product: &str, te_trailers: bool
 /// Fields of an answer that the gateway made itself. `tried` says that an upstream was contacted, or tried to be.
 pub fn own(x: &mut Exchange, added: &Added, product: &str, tried: bool) {
     let headers = &mut x.response.headers;
+    if !headers.contains("location") {
+        // nginx's pages for redirects carry no charset
+        charset(headers);
+    }
     if !headers.contains("date") {
         headers.append("Date", now());
     }
