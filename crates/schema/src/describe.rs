@@ -19,7 +19,8 @@ pub fn entity(schema: &EntitySchema, context: &Context) -> Value {
 /// `GET /schemas/plugins/{name}` and the like: what a row has beyond the general schema of its entity.
 pub fn chosen(chosen: &Chosen, name: &str) -> Value {
     let of = Of { name, plugin: true };
-    let mut fields: Vec<Value> = chosen.fields.iter().map(|f| named(f, of)).collect();
+    // Kong, which knows no groups, does not say that a plugin cannot have one.
+    let mut fields: Vec<Value> = chosen.fields.iter().filter(|f| !f.sparse).map(|f| named(f, of)).collect();
     if let Some(config) = chosen.config {
         let mut described = record(config, of);
         described.insert("required".to_owned(), true.into());
