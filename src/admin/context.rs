@@ -35,6 +35,8 @@ pub struct Context {
     pub writer: Arc<dyn Writer>,
     /// 32 hexadecimal digits that name the configuration of a node without a database.
     pub configuration_hash: ArcSwap<String>,
+    /// Held while a document is loaded.
+    pub loading: tokio::sync::Mutex<()>,
     pub health: Arc<dyn Health>,
     pub log_levels: Arc<dyn LogLevels>,
     pub vitals: Arc<dyn Vitals>,

@@ -105,6 +105,7 @@ impl Node {
             catalog: configuration.current(),
             writer: Arc::new(configuration),
             configuration_hash: ArcSwap::from_pointee(hash),
+            loading: tokio::sync::Mutex::default(),
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
             vitals: Arc::new(running),

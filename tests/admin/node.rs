@@ -113,6 +113,7 @@ fn context(options: Options, catalog: Arc<ArcSwap<Catalog>>) -> Arc<Context> {
         catalog: catalog.clone(),
         writer: Arc::new(InMemory { catalog, schemas, turn: Arc::default() }),
         configuration_hash: ArcSwap::from_pointee("0".repeat(32)),
+        loading: tokio::sync::Mutex::default(),
         health: Arc::new(Balancers),
         log_levels: Arc::new(Levels(Mutex::new(LogLevel::Notice))),
         vitals: Arc::new(Pulse { draining: AtomicBool::new(false) }),

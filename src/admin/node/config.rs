@@ -2,7 +2,9 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
+use actix_web::rt::time::timeout;
 use serde_json::{Value, json};
 
 use crate::admin::answer::{Answer, Outcome};
@@ -26,6 +28,9 @@ pub fn endpoints(table: &mut Table, context: &Context) {
 async fn refuse(_: Call) -> Outcome {
     Err(Answer::message(400, "this endpoint is only available when Kong is configured to not use a database"))
 }
+
+/// How long a document waits for the one before it.
+const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The configuration as YAML text.
 async fn get(call: Call) -> Outcome {
@@ -65,6 +70,9 @@ async fn post(mut call: Call) -> Outcome {
         return Err(Answer::message(400, "expected a declarative configuration"));
     };
     let context = &call.context;
+    let Ok(_turn) = timeout(PATIENCE, context.loading.lock()).await else {
+        return Err(Answer::message(429, "Currently loading previous configuration").header("Retry-After", "5"));
+    };
     let hash = match &sent {
         Sent::Text(text) => declarative::hash(text),
         Sent::Table(table) => declarative::hash(&table.to_string()),
