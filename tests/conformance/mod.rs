@@ -35,6 +35,11 @@ fn core() {
 }
 
 #[test]
+fn auth() {
+    check("auth", &[], &[]);
+}
+
+#[test]
 fn wire() {
     check("wire", &[], &["--tls"]);
 }
