@@ -1,11 +1,19 @@
-//! The configuration that a node without a database begins with: `declarative_config`, or `declarative_config_string`.
+//! The configuration that a node without a database begins with: `declarative_config`, `declarative_config_string`, or what it
+//! had when it stopped.
 
 use std::path::Path;
 
-use crate::catalog::{Catalog, Schemas};
+use crate::actors::catalog::load;
+use crate::catalog::{Catalog, Change, Schemas, WriteError};
 use crate::declarative;
 use crate::node::StartError;
+use crate::model::ENTITIES;
 use crate::settings::Settings;
+use crate::store::Store;
+
+/// Directory in the prefix with what `POST /config` last gave. Apart from the store of a node with a database, so that neither
+/// mode finds the other's rows.
+pub const KEPT: &str = "declared";
 
 /// What a document made: the catalog, and the hash that names the text.
 pub struct Declared {
@@ -13,12 +21,17 @@ pub struct Declared {
     pub hash: String,
 }
 
-/// Reads the document that the settings name; without one the configuration is empty.
-pub fn declared(settings: &Settings, schemas: &Schemas) -> Result<Declared, StartError> {
+/// Reads the document that the settings name, which takes the place of what was kept. Without one, what was kept stays.
+pub fn declared(settings: &Settings, schemas: &Schemas, store: &dyn Store) -> Result<Declared, StartError> {
+    let kept = load(store)?;
     let (path, text) = match (&settings.declarative_config, &settings.declarative_config_string) {
         (Some(path), _) => (path.display().to_string(), read(path)?),
         (None, Some(text)) => ("declarative_config_string".to_owned(), text.clone()),
-        (None, None) => return Ok(Declared { catalog: Catalog::default(), hash: declarative::EMPTY_HASH.to_owned() }),
+        (None, None) => {
+            let rows: Vec<_> = ENTITIES.iter().flat_map(|entity| kept.rows(entity.name)).collect();
+            let hash = hash(&kept, &declarative::export(rows));
+            return Ok(Declared { catalog: kept, hash });
+        }
     };
     let wrong = |error: declarative::DeclarativeError| StartError::Declarative { path: path.clone(), errors: error.listing() };
     let document = declarative::parse(&text, &schemas.context()).map_err(wrong)?;
@@ -26,8 +39,15 @@ pub fn declared(settings: &Settings, schemas: &Schemas) -> Result<Declared, Star
         tracing::warn!(path, warning, "declarative configuration");
     }
     tracing::info!(path, rows = document.rows.len(), "declarative configuration read");
-    let hash = if document.rows.is_empty() { declarative::EMPTY_HASH.to_owned() } else { declarative::hash(&text) };
-    Ok(Declared { catalog: Catalog::of(document.rows), hash })
+    let refused = |error: WriteError| StartError::Declarative { path: path.clone(), errors: error.message };
+    let plan = kept.plan(Change::Replace(document.rows), &schemas.context()).map_err(refused)?;
+    store.commit(&plan.edits)?;
+    let hash = hash(&plan.next, &text);
+    Ok(Declared { catalog: plan.next, hash })
+}
+
+fn hash(catalog: &Catalog, text: &str) -> String {
+    if catalog.is_empty() { declarative::EMPTY_HASH.to_owned() } else { declarative::hash(text) }
 }
 
 fn read(path: &Path) -> Result<String, StartError> {
@@ -43,6 +63,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
+    use crate::store::{Embedded, Memory};
 
     fn start(text: &str, name: &str) -> Result<Declared, String> {
         let folder = tempfile::tempdir().expect("a folder");
@@ -51,7 +72,25 @@ mod tests {
         let path = path.to_str().expect("a readable path");
         let settings = Settings::from_pairs(&[("database", "off"), ("declarative_config", path)]).expect("good settings");
         let schemas = Schemas { choose: Arc::new(|_, _| None), features: Vec::new() };
-        declared(&settings, &schemas).map_err(|error| error.to_string())
+        declared(&settings, &schemas, &Memory).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn what_was_declared_is_kept() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let schemas = Schemas { choose: Arc::new(|_, _| None), features: Vec::new() };
+        let start = |pairs: &[(&str, &str)]| {
+            let settings = Settings::from_pairs(pairs).expect("good settings");
+            let store = Embedded::open(folder.path()).expect("a store");
+            declared(&settings, &schemas, &store).map(|d| (d.catalog.len("services"), d.hash)).expect("starts")
+        };
+        let text = r#"{"_format_version": "3.0", "services": [{"name": "s", "host": "h"}]}"#;
+        assert_eq!(start(&[("database", "off")]), (0, declarative::EMPTY_HASH.to_owned()));
+        assert_eq!(start(&[("database", "off"), ("declarative_config_string", text)]), (1, declarative::hash(text)));
+        assert_eq!(start(&[("database", "off")]).0, 1);
+        let empty = r#"{"_format_version": "3.0"}"#;
+        assert_eq!(start(&[("database", "off"), ("declarative_config_string", empty)]).0, 0);
+        assert_eq!(start(&[("database", "off")]).0, 0);
     }
 
     #[test]

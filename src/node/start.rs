@@ -16,7 +16,7 @@ use crate::admin::context::{Context, Node as Identity, Options};
 use crate::admin::server::{self, Listener};
 use crate::catalog::{Catalog, Schemas};
 use crate::declarative::EMPTY_HASH;
-use crate::node::declared::{Declared, declared};
+use crate::node::declared::{self, Declared, declared};
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::workers::{Parts, Workers};
@@ -27,7 +27,7 @@ use crate::proxy::server::{Bound, Counters};
 use crate::settings::value::{Database, LogTarget};
 use crate::settings::{Listen, Settings};
 use crate::snapshot::Builder;
-use crate::store::{Embedded, Memory, Store};
+use crate::store::{Embedded, Store};
 
 /// A running node.
 pub struct Node {
@@ -56,11 +56,12 @@ impl Node {
         let status_sockets = bind("status_listen", &settings.status_listen)?;
 
         let dbless = settings.database == Database::Off;
-        let store: Arc<dyn Store> = if dbless { Arc::new(Memory) } else { Arc::new(Embedded::open(&settings.prefix)?) };
+        let directory = if dbless { settings.path(declared::KEPT) } else { settings.prefix.clone() };
+        let store: Arc<dyn Store> = Arc::new(Embedded::open(&directory)?);
         let enabled = enabled_plugins(&settings);
         let schemas = schemas(&settings, enabled.clone());
         let (catalog, hash) = if dbless {
-            let Declared { catalog, hash } = declared(&settings, &schemas)?;
+            let Declared { catalog, hash } = declared(&settings, &schemas, &*store)?;
             (catalog, hash)
         } else {
             (load(&*store)?, EMPTY_HASH.to_owned())

@@ -3,7 +3,7 @@
 use super::{Loaded, Store, StoreError};
 use crate::catalog::Edit;
 
-/// Keeps nothing: with `database = off` the configuration comes from a file or from `POST /config`.
+/// Keeps nothing.
 #[derive(Default)]
 pub struct Memory;
 

@@ -3,7 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`embedded`] | the store of a node that needs nothing else: one file in the prefix |
-//! | [`memory`] | rows that live as long as the process: `database = off`, and tests |
+//! | [`memory`] | rows that live as long as the process: for tests |
 
 pub mod embedded;
 pub mod memory;
