@@ -188,3 +188,30 @@ fn health_of_upstreams() {
     assert_eq!(node.post("/upstreams/u/targets/127.0.0.1:9101/healthy", json!({})).status, 405);
     assert_eq!(node.get("/upstreams/none/health").status, 404);
 }
+
+#[test]
+fn rows_with_an_end() {
+    let node = TestNode::start();
+    node.post("/consumers", json!({"username": "bob"})).expect(201);
+    let made = node.form("POST", "/consumers/bob/key-auth", "key=abc&ttl=100").expect(201);
+    assert_eq!(made["ttl"], 100);
+    assert!(node.get("/key-auths/abc").expect(200)["ttl"].as_u64().is_some_and(|ttl| (90..=100).contains(&ttl)));
+    assert!(node.get("/key-auths").expect(200)["data"][0]["ttl"].as_u64().is_some());
+    assert_eq!(node.form("POST", "/consumers/bob/key-auth", "key=x&ttl=soon").expect(400)["fields"], json!({"ttl": "expected a number"}));
+    let endless = node.send("PUT", "/consumers/bob/key-auth/other", json!({})).expect(200);
+    assert_eq!((&endless["key"], &endless["ttl"]), (&json!("other"), &Value::Null));
+    assert_eq!(node.get("/key-auths/other/consumer").expect(200)["username"], "bob");
+}
+
+#[test]
+fn groups_of_a_consumer_are_named_below_it() {
+    let node = TestNode::start();
+    node.post("/consumers", json!({"username": "bob"})).expect(201);
+    let gold = node.post("/consumers/bob/acls", json!({"group": "gold"})).expect(201);
+    assert_eq!(node.get("/consumers/bob/acls/gold").expect(200), gold);
+    assert_eq!(node.send("PUT", "/consumers/bob/acls/silver", json!({})).expect(200)["group"], "silver");
+    assert_eq!(node.send("PATCH", "/consumers/bob/acls/silver", json!({"tags": ["a"]})).expect(200)["tags"], json!(["a"]));
+    assert_eq!(node.delete("/consumers/bob/acls/gold").status, 204);
+    assert_eq!(node.get("/consumers/bob/acls/gold").status, 404);
+    assert_eq!(node.get("/acls/silver").expect(400)["code"], 1);
+}

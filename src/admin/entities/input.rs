@@ -7,14 +7,30 @@ use crate::admin::body::Body;
 use crate::admin::call::Call;
 use crate::catalog::Row;
 
-/// The members of the body. The leaves of a form get the types that the schema says.
+/// The members of the body. The leaves of a form get the types that the schema says; `stored` is the row that is patched.
 pub fn take(call: &mut Call, entity: &'static EntitySchema, stored: Option<&Row>) -> Object {
     match std::mem::take(&mut call.body) {
         Body::Json(Value::Object(input)) => input,
         Body::Form(form) => {
             let stored = stored.map(Row::object);
-            schema::infer::infer(entity, form, stored.as_ref(), &call.context.schemas.context())
+            let mut input = schema::infer::infer(entity, form, stored.as_ref(), &call.context.schemas.context());
+            if entity.ttl {
+                infer_ttl(&mut input);
+            }
+            input
         }
         _ => Object::new(),
+    }
+}
+
+/// Seconds to live are no field of the schema.
+fn infer_ttl(input: &mut Object) {
+    if let Some(ttl) = input.get_mut("ttl") {
+        let number = ttl.as_str().and_then(|text| serde_json::from_str(text.trim()).ok()).filter(Value::is_number);
+        match number {
+            Some(number) => *ttl = number,
+            None if ttl == "" => *ttl = Value::Null,
+            None => {}
+        }
     }
 }
