@@ -11,7 +11,7 @@ use crate::proxy::client::connection::Answer;
 use crate::proxy::client::head::Framing;
 use crate::proxy::client::pool::Key;
 use crate::proxy::client::{Ask, Client, Connection};
-use crate::proxy::stream::Stream;
+use crate::proxy::stream::Rewound;
 use crate::snapshot::Timeouts;
 
 /// Gives `response` its body: at hand when all of it has come already, streaming otherwise. A connection that is free again
@@ -19,7 +19,7 @@ use crate::snapshot::Timeouts;
 pub(super) fn attach(client: &Rc<Client>, key: Key, mut connection: Box<Connection>, answer: Answer, ask: &Ask, response: &mut Response) {
     if response.status == 101 {
         let (stream, read_ahead) = connection.into_parts();
-        response.tunnel = Some(Box::new(ReadAhead { stream, read_ahead: read_ahead.freeze() }));
+        response.tunnel = Some(Box::new(Rewound::new(stream, read_ahead.freeze())));
         response.body = Body::Empty;
         return;
     }
@@ -186,37 +186,5 @@ impl BodySource for UpstreamBody {
 
     fn trailers(&mut self) -> Option<Headers> {
         self.trailers.take()
-    }
-}
-
-/// A connection that has switched protocols, and what was read from it before that was known.
-struct ReadAhead {
-    stream: Stream,
-    read_ahead: Bytes,
-}
-
-impl tokio::io::AsyncRead for ReadAhead {
-    fn poll_read(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut tokio::io::ReadBuf<'_>) -> Poll<std::io::Result<()>> {
-        let this = self.get_mut();
-        if !this.read_ahead.is_empty() {
-            let n = this.read_ahead.len().min(buf.remaining());
-            buf.put_slice(&this.read_ahead.split_to(n));
-            return Poll::Ready(Ok(()));
-        }
-        std::pin::Pin::new(&mut this.stream).poll_read(cx, buf)
-    }
-}
-
-impl tokio::io::AsyncWrite for ReadAhead {
-    fn poll_write(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>, buf: &[u8]) -> Poll<std::io::Result<usize>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_write(cx, buf)
-    }
-
-    fn poll_flush(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_flush(cx)
-    }
-
-    fn poll_shutdown(self: std::pin::Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<std::io::Result<()>> {
-        std::pin::Pin::new(&mut self.get_mut().stream).poll_shutdown(cx)
     }
 }

@@ -8,10 +8,12 @@
 //! | [`counters`] | connections and requests, counted |
 //! | [`date`] | the Date field |
 //! | [`http1`] | HTTP/1.1 and 1.0 |
+//! | [`http2`] | HTTP/2 |
 
 pub mod counters;
 pub mod date;
 pub mod http1;
+pub mod http2;
 pub mod listener;
 pub mod worker;
 
