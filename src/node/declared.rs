@@ -6,8 +6,8 @@ use std::path::Path;
 use crate::actors::catalog::load;
 use crate::catalog::{Catalog, Change, Schemas, WriteError};
 use crate::declarative;
-use crate::node::StartError;
 use crate::model::ENTITIES;
+use crate::node::StartError;
 use crate::settings::Settings;
 use crate::store::Store;
 
