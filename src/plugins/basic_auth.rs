@@ -220,7 +220,7 @@ mod tests {
     fn what_was_verified_is_forgotten_when_the_password_changes() {
         let plugin = plugin::<BasicAuth>(json!({}));
         let (old, new) = (world("one"), world("two"));
-        let mut ask = |world: &Arc<dyn World>, password: &str| {
+        let ask = |world: &Arc<dyn World>, password: &str| {
             let mut x = exchange("GET", "/", &[("Authorization", &basic(&format!("bob-1:{password}")))]);
             x.world = Arc::clone(world);
             outcome(&plugin, &mut x)
