@@ -8,8 +8,8 @@ use crate::proxy::client::PoolLimits;
 use crate::proxy::engine::Terms;
 use crate::proxy::engine::answer::Added;
 use crate::proxy::engine::error_body::{Form, Templates};
-use crate::proxy::engine::real_ip::RealIp;
-use crate::proxy::server::Limits;
+use crate::proxy::engine::real_ip::{RealIp, Source};
+use crate::proxy::server::{Limits, tls};
 use crate::settings::{Settings, files};
 use crate::snapshot::ServiceDefaults;
 
@@ -38,7 +38,7 @@ pub fn engine(settings: &Settings) -> Result<Terms, StartError> {
         templates: Templates { html: templates.html, json: templates.json, xml: templates.xml, plain: templates.plain },
         real_ip: RealIp {
             trusted: settings.trusted_ips.nets.clone(),
-            header: (!from_proxy_protocol).then(|| settings.real_ip_header.clone()),
+            source: if from_proxy_protocol { Source::ProxyProtocol } else { Source::Header(settings.real_ip_header.clone()) },
             recursive: settings.real_ip_recursive,
         },
         allow_debug_header: settings.allow_debug_header,
@@ -64,12 +64,18 @@ pub fn limits(settings: &Settings) -> Limits {
         // nginx reads a head into its buffers after a first one of a kilobyte
         head: usize::try_from(buffers.total()).unwrap_or(usize::MAX).saturating_add(1024),
         keepalive_requests: settings.nginx_http_keepalive_requests,
+        streams: settings.nginx_http_http2_max_concurrent_streams,
         header_timeout: settings.nginx_http_client_header_timeout.0,
         keepalive_timeout: settings.nginx_http_keepalive_timeout.0,
         body_timeout: settings.nginx_http_client_body_timeout.0,
         send_timeout: settings.nginx_http_send_timeout.0,
         ..Limits::default()
     }
+}
+
+pub fn tls(settings: &Settings) -> tls::Terms {
+    let versions = settings.tls_versions();
+    tls::Terms { tls12: versions.tls12, tls13: versions.tls13, tickets: settings.ssl_session_tickets }
 }
 
 pub fn dns(settings: &Settings) -> DnsOptions {

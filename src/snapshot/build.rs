@@ -18,7 +18,7 @@ use crate::plugins::{PLUGINS, plugin};
 use crate::router::{Flavor, Router};
 use crate::snapshot::plan::{ByScope, Scoped};
 use crate::snapshot::target::Destination;
-use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot};
+use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot, certificates};
 
 /// Builds snapshots, one after the other.
 pub struct Builder {
@@ -30,6 +30,7 @@ pub struct Builder {
     /// The vaults that the instances' references were resolved with.
     vaults: Vec<Arc<Row>>,
     services: AHashMap<Uuid, (Arc<Row>, Arc<ServiceEntry>)>,
+    certificates: certificates::Builder,
 }
 
 /// The balancers of upstreams, by name.
@@ -64,7 +65,16 @@ struct Built {
 impl Builder {
     pub fn new(flavor: Flavor, defaults: ServiceDefaults, handles: Arc<Handles>, resolver: Resolver) -> Self {
         let destinations = Destinations { upstreams: Arc::default(), resolver };
-        Self { flavor, defaults, handles, destinations, instances: AHashMap::new(), vaults: Vec::new(), services: AHashMap::new() }
+        Self {
+            flavor,
+            defaults,
+            handles,
+            destinations,
+            instances: AHashMap::new(),
+            vaults: Vec::new(),
+            services: AHashMap::new(),
+            certificates: certificates::Builder::default(),
+        }
     }
 
     /// The snapshot of a catalog. A row that cannot be used is logged and left out; it blocks no other.
@@ -101,7 +111,8 @@ impl Builder {
             global.slots.iter().filter(|slot| slot.phases.has(Phases::REWRITE)).filter_map(|slot| slot.pick(None, &[]).cloned()).collect();
         let router =
             Router::compile(routes.iter().map(|e| (Arc::clone(&e.route), e.service.as_ref().map(|s| Arc::clone(&s.service)))), self.flavor);
-        Snapshot { catalog, router, routes, global, rewriters, flavor: self.flavor, destinations: self.destinations.clone() }
+        let certificates = self.certificates.build(&catalog);
+        Snapshot { catalog, router, routes, global, rewriters, flavor: self.flavor, destinations: self.destinations.clone(), certificates }
     }
 
     fn instances(&mut self, catalog: &Catalog) {
