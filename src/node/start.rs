@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::actors::catalog::{Configuration, load};
 use crate::actors::rate_limits::RateLimits;
+use crate::actors::redis::Connections;
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
@@ -36,6 +37,7 @@ pub struct Node {
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
+    redis: Connections,
     /// Kept while the node runs: the thread of the actors.
     actors: Arbiter,
     _pid: PidFile,
@@ -77,6 +79,8 @@ impl Node {
         let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
         let handles = Arc::new(Handles { node, ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
+        let redis = Connections::new(arbiter.clone(), resolver.clone(), terms::authorities(&settings)?);
+        let _ = handles.redis.set(Arc::new(redis.clone()));
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
 
         let mut builder = Builder::new(settings.router_flavor, terms::services(&settings)?, Arc::clone(&handles), resolver);
@@ -131,7 +135,7 @@ impl Node {
         };
         let workers = Workers::start(count, &parts, sockets);
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings: Arc::new(settings), workers, servers, signals, log, actors, _pid: pid })
+        Ok(Self { settings: Arc::new(settings), workers, servers, signals, log, redis, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -151,6 +155,7 @@ impl Node {
         }
         tracing::info!("stopping: requests under way are finished");
         self.workers.stop().await;
+        self.redis.settle().await;
         for handle in handles {
             handle.stop(true).await;
         }

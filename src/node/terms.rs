@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject;
+
 use crate::actors::resolver::{DnsOptions, Order};
 use crate::node::StartError;
 use crate::proxy::client::PoolLimits;
@@ -86,6 +89,22 @@ pub fn dns(settings: &Settings) -> DnsOptions {
         cache_size: usize::try_from(dns.cache_size).unwrap_or(usize::MAX),
         ..DnsOptions::default()
     }
+}
+
+/// `lua_ssl_trusted_certificate`: authorities that plugins trust; none where they are the system's alone.
+pub fn authorities(settings: &Settings) -> Result<Vec<CertificateDer<'static>>, StartError> {
+    let entries = &settings.lua_ssl_trusted_certificate;
+    let mut authorities = Vec::new();
+    for entry in entries.iter().filter(|entry| *entry != "system") {
+        let text = files::pem(entry).map_err(StartError::Settings)?;
+        for certificate in CertificateDer::pem_slice_iter(text.as_bytes()) {
+            authorities.push(certificate.map_err(|error| StartError::Settings(format!("lua_ssl_trusted_certificate: {entry}: {error}")))?);
+        }
+    }
+    if !authorities.is_empty() && entries.iter().any(|entry| entry == "system") {
+        authorities.extend(rustls_native_certs::load_native_certs().certs);
+    }
+    Ok(authorities)
 }
 
 /// `passive_recovery_interval`; none when it is 0.
