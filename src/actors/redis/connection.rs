@@ -1,5 +1,6 @@
 //! One connection: how it is used, and the actor that makes it and keeps it.
 
+use std::io::ErrorKind::ConnectionRefused;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -30,8 +31,10 @@ const TOGETHER: usize = 1000;
 /// Pause after the first try that failed; each further one doubles it.
 const FIRST_PAUSE: Duration = Duration::from_millis(50);
 const LONGEST_PAUSE: Duration = Duration::from_secs(1);
+/// Tries that somebody waits for are no closer than this.
+const CLOSEST: Duration = Duration::from_millis(5);
 /// A connection that stood this long is made anew at once.
-const STEADY: Duration = Duration::from_secs(1);
+const STEADY: Duration = Duration::from_millis(100);
 /// Time between two lines in the log about one server.
 const QUIET: Duration = Duration::from_secs(10);
 /// Time without traffic after which the system asks whether the other end is still there.
@@ -57,6 +60,8 @@ struct Inner {
     waiting: AtomicUsize,
     told: Mutex<Vec<Cmd>>,
     telling: Notify,
+    /// Somebody waits for the next try.
+    wanted: Notify,
     closing: Notify,
     /// Of the node.
     failures: Arc<AtomicU64>,
@@ -69,7 +74,16 @@ enum State {
     Connecting,
     Up(Living),
     /// The last try failed; who asks is told so.
-    Away(Arc<str>),
+    Away(Away),
+}
+
+#[derive(Clone)]
+struct Away {
+    why: Arc<str>,
+    /// Nobody listened, which is told quickly: who asks has another try made and waits for it, so that a server that is back
+    /// is found by the first who needs it.
+    refused: bool,
+    since: Instant,
 }
 
 /// A connection that stands.
@@ -98,6 +112,7 @@ impl Connection {
             waiting: AtomicUsize::new(0),
             told: Mutex::default(),
             telling: Notify::new(),
+            wanted: Notify::new(),
             closing: Notify::new(),
             failures,
             complaint: Mutex::default(),
@@ -172,17 +187,26 @@ impl Inner {
 
     /// The connection that stands; waits while one is being made.
     async fn living(&self) -> Result<Living, RedisError> {
-        let known = |state: &State| match state {
+        let refused = match &*self.state.borrow() {
+            State::Up(living) => return Ok(living.clone()),
+            State::Away(away) if away.refused && away.since.elapsed() >= CLOSEST => Some(away.since),
+            State::Away(away) => return Err(RedisError::Away(away.why.clone())),
             State::Connecting => None,
-            State::Up(living) => Some(Ok(living.clone())),
-            State::Away(why) => Some(Err(RedisError::Away(why.clone()))),
         };
-        if let Some(known) = known(&self.state.borrow()) {
-            return known;
-        }
         let mut states = self.state.subscribe();
-        let state = states.wait_for(|state| !matches!(state, State::Connecting)).await;
-        state.ok().and_then(|state| known(&state)).unwrap_or_else(|| Err(RedisError::Away("closed".into())))
+        if refused.is_some() {
+            self.wanted.notify_one();
+        }
+        let decided = |state: &State| match state {
+            State::Connecting => false,
+            State::Up(_) => true,
+            State::Away(away) => Some(away.since) != refused,
+        };
+        match states.wait_for(decided).await.as_deref() {
+            Ok(State::Up(living)) => Ok(living.clone()),
+            Ok(State::Away(away)) => Err(RedisError::Away(away.why.clone())),
+            Ok(State::Connecting) | Err(_) => Err(RedisError::Away("closed".into())),
+        }
     }
 
     fn not_within(&self) -> Arc<str> {
@@ -236,10 +260,10 @@ impl Inner {
         self.state.send_replace(State::Connecting);
         loop {
             let made = tokio::select! {
-                made = timeout(self.server.timeout, self.connect()) => made.unwrap_or_else(|_| Err(self.not_within())),
+                made = timeout(self.server.timeout, self.connect()) => made.unwrap_or_else(|_| Err(self.not_within().into())),
                 () = self.closing.notified() => return,
             };
-            let (why, steady) = match made {
+            let (unmade, steady) = match made {
                 Ok((connection, driver)) => {
                     if std::mem::take(&mut away) {
                         tracing::info!(redis = %self.name, "redis is back");
@@ -248,25 +272,25 @@ impl Inner {
                     let living = Living { connection, doubt: Arc::default() };
                     self.state.send_replace(State::Up(living.clone()));
                     let Some(why) = self.watch(&living, driver).await else { return };
-                    (why, since.elapsed() >= STEADY)
+                    (Unmade::from(why), since.elapsed() >= STEADY)
                 }
-                Err(why) => (why, false),
+                Err(unmade) => (unmade, false),
             };
             if steady {
                 // such as a server that closes idle connections, or was started anew: nobody needs to notice
-                tracing::debug!(redis = %self.name, why = &*why, "redis connection lost, connecting again");
+                tracing::debug!(redis = %self.name, why = &*unmade.why, "redis connection lost, connecting again");
                 pause = FIRST_PAUSE;
                 self.state.send_replace(State::Connecting);
                 continue;
             }
             away = true;
-            self.complain(&RedisError::Away(why.clone()));
-            self.state.send_replace(State::Away(why));
+            self.complain(&RedisError::Away(unmade.why.clone()));
+            self.state.send_replace(State::Away(Away { why: unmade.why, refused: unmade.refused, since: Instant::now() }));
             tokio::select! {
-                () = sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))) => {}
+                () = sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))) => pause = (pause * 2).min(LONGEST_PAUSE),
+                () = self.wanted.notified() => {}
                 () = self.closing.notified() => return,
             }
-            pause = (pause * 2).min(LONGEST_PAUSE);
         }
     }
 
@@ -290,11 +314,13 @@ impl Inner {
     }
 
     /// Makes a connection and logs in; the task that drives it with it.
-    async fn connect(&self) -> Result<(MultiplexedConnection, Driver), Arc<str>> {
+    async fn connect(&self) -> Result<(MultiplexedConnection, Driver), Unmade> {
         let Server { host, port, login, database, tls, .. } = &self.server;
         let resolved = self.means.resolver.resolve(host).await.map_err(words)?;
-        let address = resolved.next(*port).ok_or("no address")?;
-        let socket = TcpStream::connect(address).await.map_err(words)?;
+        let address = resolved.next(*port).ok_or("no address").map_err(words)?;
+        let connected = TcpStream::connect(address).await;
+        let refused = |error: std::io::Error| Unmade { refused: error.kind() == ConnectionRefused, why: words(error) };
+        let socket = connected.map_err(refused)?;
         socket.set_nodelay(true).map_err(words)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive).map_err(words)?;
@@ -323,6 +349,19 @@ impl Inner {
         };
         ping(&connection).await?;
         Ok((connection, driver))
+    }
+}
+
+/// Why a connection could not be made.
+struct Unmade {
+    why: Arc<str>,
+    /// Nobody listens.
+    refused: bool,
+}
+
+impl From<Arc<str>> for Unmade {
+    fn from(why: Arc<str>) -> Self {
+        Self { why, refused: false }
     }
 }
 

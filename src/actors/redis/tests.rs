@@ -115,7 +115,8 @@ async fn a_server_that_is_gone_is_noticed_at_once_and_found_again() {
     assert!(started.elapsed() < Duration::from_secs(5), "{:?}", started.elapsed());
     assert!(node.failures() >= 2);
     server.restart();
-    eventually("it is found again", async || link.ask(ping()).await.is_ok()).await;
+    actix_rt::time::sleep(Duration::from_millis(15)).await;
+    assert!(link.ask(ping()).await.is_ok(), "found by the first who needs it");
 
     // what is told meanwhile is sent later, as far as there is room
     server.kill();
@@ -161,7 +162,7 @@ async fn logs_in_with_password_and_user() {
     node.link(&login(None, "pw")).ask(ping()).await.unwrap();
     node.link(&login(Some("bob"), "bobs")).ask(ping()).await.unwrap();
     let refused = node.link(&login(Some("bob"), "wrong-secret")).ask(ping()).await.unwrap_err();
-    assert!(matches!(&refused, RedisError::Away(why) if why.contains("WRONGPASS")), "{refused}");
+    assert!(matches!(&refused, RedisError::Away(why) if why.contains("authentication failed")), "{refused}");
     assert!(!refused.to_string().contains("wrong-secret") && refused.unsent());
     let refused = node.link(&at(server.port)).ask(ping()).await.unwrap_err();
     assert!(matches!(&refused, RedisError::Refused(why) if why.contains("NOAUTH")), "{refused}");
