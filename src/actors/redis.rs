@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, WrapFuture};
 use actix_rt::ArbiterHandle;
+use futures_util::future::join_all;
 use parking_lot::Mutex;
 use rand::RngExt;
 use rustls::pki_types::CertificateDer;
@@ -24,6 +25,9 @@ use crate::plugin::redis::{Link, Redis, Server};
 use crate::plugin::redis_counters::Batches;
 use crate::snapshot::UpstreamTls;
 use crate::snapshot::upstream_tls::Terms;
+
+/// Time that a node which ends gives to what it has to tell.
+const PARTING: Duration = Duration::from_secs(3);
 
 /// All connections of a node. Cheap to clone.
 #[derive(Clone)]
@@ -55,15 +59,17 @@ impl Connections {
         Self { shared: Arc::new(Shared { arbiter, means, failures: Arc::default(), links, batches }) }
     }
 
-    /// Brings what is counted here and sends what is told, before a node ends.
+    /// Brings what is counted here and sends what is told, before a node ends; as far as that takes no longer than
+    /// [`PARTING`].
     pub async fn settle(&self) {
         let batches: Vec<_> = self.shared.batches.lock().values().filter_map(Weak::upgrade).collect();
-        for batches in batches {
-            batches.bring().await;
-        }
         let links: Vec<_> = self.shared.links.lock().values().filter_map(Weak::upgrade).collect();
-        for link in links {
-            link.say().await;
+        let settled = async {
+            join_all(batches.iter().map(|batches| batches.bring())).await;
+            join_all(links.iter().map(|link| link.say())).await;
+        };
+        if actix_rt::time::timeout(PARTING, settled).await.is_err() {
+            tracing::warn!("redis does not answer, what was counted last is lost");
         }
     }
 

@@ -114,7 +114,7 @@ pub struct Batches {
 
 /// A counter between two batches.
 struct Kept {
-    window: RedisCounter,
+    counter: RedisCounter,
     /// What Redis said; unknown after a batch that could not be brought.
     known: Option<i64>,
     /// What Redis has yet to be told.
@@ -173,7 +173,7 @@ impl Batches {
                 }
                 (Some(said), None) => {
                     if kept.len() < MOST {
-                        kept.insert(window.key.clone(), Kept { window: window.clone(), known: Some(said), delta: -1 });
+                        kept.insert(window.key.clone(), Kept { counter: window.clone(), known: Some(said), delta: -1 });
                     }
                     said
                 }
@@ -191,16 +191,18 @@ impl Batches {
         Ok(taken)
     }
 
-    /// Brings what was counted, and forgets what Redis said. What surely did not arrive is kept for the next time.
+    /// Brings what was counted, and forgets what Redis said. What surely did not arrive is kept for the next time; what may
+    /// have arrived is not counted twice.
     pub async fn bring(&self) {
         let due = self.due();
         for (n, together) in due.chunks(TOGETHER).enumerate() {
             let mut commands = Pipeline::with_capacity(together.len());
             for kept in together {
-                commands.add_command(kept.window.counting(kept.delta));
+                commands.add_command(kept.counter.counting(kept.delta));
             }
-            if self.link.ask(commands).await.is_err_and(|error| error.unsent()) {
-                return self.keep(due.into_iter().skip(n * TOGETHER));
+            if let Err(error) = self.link.ask(commands).await {
+                let arrived = n + usize::from(!error.unsent());
+                return self.keep(due.into_iter().skip(arrived * TOGETHER));
             }
         }
     }
@@ -209,14 +211,14 @@ impl Batches {
     fn due(&self) -> Vec<Kept> {
         let now = Moment::from(SystemTime::now());
         let all = std::mem::take(&mut *self.kept.lock());
-        all.into_values().filter(|kept| kept.delta != 0 && !kept.window.over(now)).collect()
+        all.into_values().filter(|kept| kept.delta != 0 && !kept.counter.over(now)).collect()
     }
 
     fn keep(&self, unsent: impl Iterator<Item = Kept>) {
         let mut all = self.kept.lock();
         for kept in unsent {
             let many = all.len() >= MOST;
-            match all.entry(kept.window.key.clone()) {
+            match all.entry(kept.counter.key.clone()) {
                 Entry::Occupied(mut now) => now.get_mut().delta += kept.delta,
                 Entry::Vacant(place) if !many => drop(place.insert(Kept { known: None, ..kept })),
                 Entry::Vacant(_) => {}
@@ -231,7 +233,7 @@ impl Drop for Batches {
     fn drop(&mut self) {
         let mut commands = Pipeline::new();
         for kept in self.due() {
-            commands.add_command(kept.window.counting(kept.delta));
+            commands.add_command(kept.counter.counting(kept.delta));
         }
         if !commands.is_empty() {
             self.link.tell(commands);
