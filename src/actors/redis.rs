@@ -44,10 +44,10 @@ struct Shared {
 }
 
 impl Connections {
-    /// Connections are made and kept on `arbiter`. `authorities` are those that servers' certificates are verified by; the
-    /// system's when empty.
-    pub fn new(arbiter: ArbiterHandle, resolver: Resolver, authorities: Vec<CertificateDer<'static>>) -> Self {
-        let verified = UpstreamTls::new(Terms { verify: true, authorities, ..Terms::default() }).map_or_else(
+    /// Connections are made and kept on `arbiter`. `authorities` are those that servers' certificates are verified by, the
+    /// system's when empty; `depth` is the longest chain between the two.
+    pub fn new(arbiter: ArbiterHandle, resolver: Resolver, authorities: Vec<CertificateDer<'static>>, depth: usize) -> Self {
+        let verified = UpstreamTls::new(Terms { verify: true, depth, authorities, client: None }).map_or_else(
             |error| {
                 tracing::error!(%error, "certificates of Redis servers cannot be verified: such connections will fail");
                 UpstreamTls::unusable()

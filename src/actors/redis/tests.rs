@@ -22,7 +22,7 @@ mod server;
 fn node(authorities: Vec<CertificateDer<'static>>) -> Connections {
     let arbiter = Arbiter::new().handle();
     let resolver = resolver::start(&arbiter, Default::default());
-    Connections::new(arbiter, resolver, authorities)
+    Connections::new(arbiter, resolver, authorities, 1)
 }
 
 fn at(port: u16) -> Server {
