@@ -6,6 +6,7 @@
 //! | [`health_checker`] | active health checks of one upstream |
 //! | [`probe`] | one question to one address |
 //! | [`rate_limits`] | the owner of the counters of rate limits |
+//! | [`redis`] | the connections to Redis servers |
 //! | [`resolver`] | looks names up, and keeps what they resolve to |
 //! | [`supervise`] | actors that survive their own panics |
 //! | [`upstream`] | the ring of one upstream and the names in it |
@@ -15,6 +16,7 @@ pub mod catalog;
 pub mod health_checker;
 pub mod probe;
 pub mod rate_limits;
+pub mod redis;
 pub mod resolver;
 pub mod supervise;
 pub mod upstream;

@@ -9,6 +9,7 @@ use parking_lot::Mutex;
 
 use crate::actors::catalog::{Configuration, load};
 use crate::actors::rate_limits::RateLimits;
+use crate::actors::redis::Connections;
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
@@ -39,6 +40,7 @@ pub struct Node {
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
+    redis: Connections,
     /// Kept while the node runs: the thread of the actors.
     actors: Arbiter,
     _pid: PidFile,
@@ -79,9 +81,12 @@ impl Node {
         let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
         let handles = Arc::new(Handles { node, ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
+        let defaults = terms::services(&settings)?;
+        let redis = Connections::new(arbiter.clone(), resolver.clone(), defaults.authorities.clone(), defaults.tls_verify_depth);
+        let _ = handles.redis.set(Arc::new(redis.clone()));
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
 
-        let mut builder = Builder::new(settings.router_flavor, terms::services(&settings)?, Arc::clone(&handles), resolver);
+        let mut builder = Builder::new(settings.router_flavor, defaults, Arc::clone(&handles), resolver);
         let first = Arc::new(catalog.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(builder.build(Arc::clone(&first), upstreams.reconcile(&first))));
         let publish = {
@@ -127,7 +132,7 @@ impl Node {
             [(certificates::Listener::Admin, admin_api.certificate), (certificates::Listener::Status, status_api.certificate)];
         let proxy = Proxy::start(&settings, sockets, snapshot, counters)?;
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings, proxy, certificates, servers, signals, log, actors, _pid: pid })
+        Ok(Self { settings, proxy, certificates, servers, signals, log, redis, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -147,6 +152,7 @@ impl Node {
         }
         tracing::info!("stopping: requests under way are finished");
         self.proxy.stop().await;
+        self.redis.settle().await;
         for handle in handles {
             handle.stop(true).await;
         }

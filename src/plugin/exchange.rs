@@ -229,8 +229,9 @@ impl Exchange {
         self.path.clear();
     }
 
-    /// Gives the request back and lets go of everything that the exchange held.
-    pub fn clear(&mut self) -> Request {
+    /// Gives the request back and lets go of everything that the exchange held, the configuration among it.
+    pub fn clear(&mut self, nothing: &Arc<dyn World>) -> Request {
+        self.world = Arc::clone(nothing);
         self.route = None;
         self.service = None;
         self.authenticated = Authenticated::default();

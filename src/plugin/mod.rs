@@ -21,7 +21,8 @@
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
 //! | [`template`] | `$(headers.x)` in configuration values |
-//! | [`redis`] | how a plugin's configuration names a Redis |
+//! | [`redis`] | how a plugin's configuration names a Redis, and the handle by which plugins ask it |
+//! | [`redis_counters`] | counters of fixed windows in a Redis |
 
 pub mod auth;
 pub mod counters;
@@ -35,6 +36,7 @@ pub mod panics;
 pub mod pattern;
 pub mod query;
 pub mod redis;
+pub mod redis_counters;
 pub mod reply;
 pub mod template;
 #[cfg(test)]
@@ -136,6 +138,8 @@ pub struct Handles {
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
     pub node: Node,
+    /// Set once connections can be made.
+    pub redis: std::sync::OnceLock<Arc<dyn redis::Redis>>,
 }
 
 /// A set of phases.

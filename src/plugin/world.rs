@@ -25,6 +25,31 @@ pub trait World: Send + Sync {
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object>;
 }
 
+/// A configuration without anything: what an exchange holds between two requests.
+pub struct Nothing;
+
+impl World for Nothing {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn find_any(&self, _: &'static str, _: &'static str, _: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+
+    fn get_any(&self, _: &'static str, _: Uuid) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+
+    fn children_any(&self, _: &'static str, _: &'static str, _: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
+        Vec::new()
+    }
+
+    fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
+        None
+    }
+}
+
 impl dyn World {
     /// The row whose unique `field` has this value. `T` is the entity's struct.
     pub fn find<T: schema::EntityType + Send + Sync + 'static>(&self, field: &'static str, value: &str) -> Option<Arc<T>> {

@@ -28,7 +28,8 @@ use bytes::Bytes;
 
 use crate::http::{Headers, Request, Response};
 use crate::plugin::exchange::{Client as ClientAddress, RequestId, Sizes, Source};
-use crate::plugin::{Exchange, Instance, Phases, Reply};
+use crate::plugin::world::Nothing;
+use crate::plugin::{Exchange, Instance, Phases, Reply, World};
 use crate::proxy::client::Client;
 use crate::proxy::handler::{Connection, End, Handler};
 use crate::router::normalize;
@@ -63,6 +64,8 @@ pub struct Engine {
     ids: Cell<[u64; 2]>,
     /// Exchanges whose memory is used again.
     spare: RefCell<Spare>,
+    /// What these hold meanwhile, so that an old configuration is not kept by them.
+    nothing: Arc<dyn World>,
 }
 
 /// Boxed, because servers hold an exchange across awaits and it is large.
@@ -83,7 +86,7 @@ enum Answered {
 impl Engine {
     pub fn new(terms: Arc<Terms>, snapshot: Arc<ArcSwap<Snapshot>>, client: Rc<Client>, draining: Arc<AtomicBool>) -> Self {
         let seed: [u64; 2] = [rand::random(), rand::random::<u64>() | 1];
-        Self { terms, snapshot, client, draining, ids: Cell::new(seed), spare: RefCell::default() }
+        Self { terms, snapshot, client, draining, ids: Cell::new(seed), spare: RefCell::default(), nothing: Arc::new(Nothing) }
     }
 
     /// 128 bits that no other request has.
@@ -237,7 +240,7 @@ impl Handler for Engine {
         x.timing.finished = Some(Instant::now());
         x.size.response = head_size(x.response.reason.as_deref().map_or(2, str::len), &x.response.headers) + x.size.response_body;
         for_chosen(&mut x, Phases::LOG, Instance::log);
-        let request = x.clear();
+        let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();
         if spare.len() < 64 {
             spare.push(x);

@@ -1,0 +1,3 @@
+//! Plugins in whole nodes, with the servers that they need.
+
+mod redis;
