@@ -14,9 +14,10 @@ use crate::settings::value::{
     CipherSuite, Database, ErrorType, HeadBuffers, LogLevel, LogTarget, NameServers, PortMaps, Role, Size, Span, TrustedIps, Value, Workers,
 };
 
-/// Declares [`Settings`], [`TABLE`] and the way from texts to typed values. `name: Type = "default" [= alias] [secret];`
+/// Declares [`Settings`], [`TABLE`] and the way from texts to typed values. `name: Type = "default" [= alias] [secret] [idle];`
+/// A secret is never shown; an idle setting is used by no code, which `tests/tidy.rs` sees to.
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(= $alias:ident)? $([$secret:ident])?;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(= $alias:ident)? $([$flag:ident])*;)+) => {
         /// The settings of a node, as the file, the `KONG_*` and `TROOP_*` variables and the command line make them.
         #[derive(Clone)]
         pub struct Settings {
@@ -28,14 +29,15 @@ macro_rules! settings {
             pub(super) sources: Sources,
         }
 
-        /// Every setting that does something.
+        /// Every setting of this program.
         pub static TABLE: &[Setting] = &[$(Setting {
             name: stringify!($name),
             aliases: &[$(stringify!($alias))?],
             kind: <$ty as Value>::KIND,
             default: $default,
             doc: concat!($($doc, "\n"),+),
-            secret: settings!(@secret $($secret)?),
+            secret: flagged(&[$(stringify!($flag)),*], "secret"),
+            idle: flagged(&[$(stringify!($flag)),*], "idle"),
         }),+];
 
         impl Settings {
@@ -46,8 +48,19 @@ macro_rules! settings {
             }
         }
     };
-    (@secret) => { false };
-    (@secret secret) => { true };
+}
+
+/// Whether a setting has this flag.
+const fn flagged(flags: &[&str], flag: &str) -> bool {
+    let mut i = 0;
+    while i < flags.len() {
+        // flags differ in their first letters
+        if flags[i].as_bytes()[0] == flag.as_bytes()[0] {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
 fn one<T: Value>(name: &str, default: &str, texts: &BTreeMap<String, String>, errors: &mut Vec<String>) -> Option<T> {
@@ -68,7 +81,7 @@ settings! {
     /// The least severe messages that are logged, on standard error.
     log_level: LogLevel = "notice";
     /// File for a line per proxied request (`logs/access.log`, under the prefix, or `/dev/stdout`), or `off`.
-    proxy_access_log: LogTarget = "off";
+    proxy_access_log: LogTarget = "off" [idle];
     /// File for a line per request to the Admin API, or `off`.
     admin_access_log: LogTarget = "off";
     /// File for a line per request to the status API, or `off`.
@@ -80,7 +93,7 @@ settings! {
     /// Plugins that may be configured: `bundled`, `off`, or names.
     plugins: Vec<String> = "bundled";
     /// Vaults that references may name: `bundled` (which is `env`), `off`, or names.
-    vaults: Vec<String> = "bundled";
+    vaults: Vec<String> = "bundled" [idle];
 
     // Listeners.
     /// Addresses on which requests are proxied, or `off`. Flags: ssl, http2, proxy_protocol, reuseport, backlog=N, ipv6only=on|off,
@@ -115,7 +128,7 @@ settings! {
     /// TLS versions that clients may use, unless `ssl_cipher_suite` is `modern`.
     ssl_protocols: String = "TLSv1.2 TLSv1.3" = nginx_http_ssl_protocols;
     /// Whether clients may resume TLS sessions by tickets.
-    ssl_session_tickets: bool = "on" = nginx_http_ssl_session_tickets;
+    ssl_session_tickets: bool = "on" = nginx_http_ssl_session_tickets [idle];
     /// Whether a certificate is shown to upstreams that ask for one.
     client_ssl: bool = "off";
     /// That certificate: a path, or the PEM text itself.
@@ -123,9 +136,9 @@ settings! {
     /// Its key.
     client_ssl_cert_key: Option<String> = "" [secret];
     /// Authorities that plugins and upstream verification trust: `system`, or paths.
-    lua_ssl_trusted_certificate: Vec<String> = "system";
+    lua_ssl_trusted_certificate: Vec<String> = "system" [idle];
     /// Greatest depth of a certificate chain where a service does not say one.
-    lua_ssl_verify_depth: u32 = "1";
+    lua_ssl_verify_depth: u32 = "1" [idle];
     /// Whether certificates of upstreams are verified where a service does not say (`tls_verify`).
     nginx_proxy_proxy_ssl_verify: bool = "off";
 
@@ -179,23 +192,23 @@ settings! {
     /// Greatest size of a request's body; 0 is no limit.
     nginx_http_client_max_body_size: Size = "0";
     /// What of a request's body is held in memory before a buffered request goes on.
-    client_body_buffer_size: Size = "8k" = nginx_http_client_body_buffer_size;
+    client_body_buffer_size: Size = "8k" = nginx_http_client_body_buffer_size [idle];
     /// Number and size of the buffers for a request's head; one line must fit in one buffer.
     nginx_http_large_client_header_buffers: HeadBuffers = "4 8k" = nginx_proxy_large_client_header_buffers;
     /// Requests at the same time on one HTTP/2 connection.
-    nginx_http_http2_max_concurrent_streams: u32 = "128";
+    nginx_http_http2_max_concurrent_streams: u32 = "128" [idle];
     /// Greatest size of a body sent to the Admin API.
     nginx_admin_client_max_body_size: Size = "10m";
     /// Header fields of a request that are looked at.
-    lua_max_req_headers: u32 = "100";
+    lua_max_req_headers: u32 = "100" [idle];
     /// Header fields of an answer that plugins look at.
-    lua_max_resp_headers: u32 = "100";
+    lua_max_resp_headers: u32 = "100" [idle];
     /// Query arguments that plugins look at.
-    lua_max_uri_args: u32 = "100";
+    lua_max_uri_args: u32 = "100" [idle];
     /// Arguments of a form that plugins look at.
-    lua_max_post_args: u32 = "100";
+    lua_max_post_args: u32 = "100" [idle];
     /// Memory for what plugins keep between requests.
-    mem_cache_size: Size = "128m";
+    mem_cache_size: Size = "128m" [idle];
 
     // Configuration.
     /// Where configuration is kept: `embedded` (a file under the prefix) or `off` (declared, in memory). `postgres` is refused by
@@ -251,7 +264,7 @@ settings! {
 
     // Tracing.
     /// What spans are made of: `off`, `all`, or names.
-    tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing;
+    tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing [idle];
     /// Share of requests that are traced, 0 to 1.
-    tracing_sampling_rate: f64 = "0.01" = opentelemetry_tracing_sampling_rate;
+    tracing_sampling_rate: f64 = "0.01" = opentelemetry_tracing_sampling_rate [idle];
 }
