@@ -8,7 +8,7 @@ use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use schema::{EntityType, Object};
+use schema::{EntitySchema, EntityType, Object};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
@@ -17,7 +17,7 @@ use super::{Name, Outcome, api, complain, process, say, settings, wrong};
 use crate::actors::catalog::load;
 use crate::catalog::{Catalog, Change, Row, Schemas};
 use crate::declarative::{self, Document};
-use crate::model::{ConsumerGroupConsumer, ENTITIES};
+use crate::model::{ConsumerGroupConsumer, ENTITIES, Target};
 use crate::node;
 use crate::settings::Settings;
 use crate::settings::value::Database;
@@ -122,13 +122,22 @@ fn rows_of_running(settings: &Settings) -> anyhow::Result<Vec<Arc<Row>>> {
         return wrong("the node runs, and its Admin API has no listener without TLS: stop the node first");
     };
     let mut rows = Vec::new();
-    for entity in ENTITIES.iter().filter(|entity| entity.admin_api) {
-        for mut body in listed(listen.address, &format!("/{}", entity.path()))? {
+    let mut add = |entity: &'static EntitySchema, path: &str| -> anyhow::Result<()> {
+        for mut body in listed(listen.address, path)? {
             let Some(id) = body.get("id").and_then(|id| Uuid::try_parse(id.as_str()?).ok()) else { continue };
             // the Admin API shows some rows with more than they have
-            body.retain(|name, _| entity.record.get(name).is_some() || entity.ttl && name == "ttl");
+            body.retain(|name, _| entity.record.get(name).is_some_and(|field| !field.transient) || entity.ttl && name == "ttl");
             rows.push(Arc::new(Row::new(entity, id, &body)));
         }
+        Ok(())
+    };
+    // targets are shown below their upstreams alone
+    for entity in ENTITIES.iter().filter(|entity| entity.admin_api && entity.name != Target::entity().name) {
+        add(entity, &format!("/{}", entity.path()))?;
+    }
+    for upstream in listed(listen.address, "/upstreams")? {
+        let upstream = upstream.get("id").and_then(Value::as_str).unwrap_or_default();
+        add(Target::entity(), &format!("/upstreams/{upstream}/targets/all"))?;
     }
     // who belongs to a group is shown below the group alone, and without an id; nothing refers to it
     for group in listed(listen.address, "/consumer_groups")? {

@@ -68,3 +68,21 @@ pub fn run(settings: Settings, started: impl FnOnce()) -> Result<(), StartError>
         Ok(())
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Error, ErrorKind};
+
+    use super::StartError;
+
+    #[test]
+    fn advice_is_about_what_went_wrong() {
+        let text = |kind: ErrorKind| {
+            let address = "127.0.0.1:80".parse().expect("an address");
+            StartError::Listen { setting: "proxy_listen", address, error: Error::from(kind) }.to_string()
+        };
+        assert!(text(ErrorKind::AddrInUse).ends_with("Stop what uses it, or change proxy_listen"));
+        assert!(text(ErrorKind::PermissionDenied).contains("CAP_NET_BIND_SERVICE"));
+        assert!(text(ErrorKind::AddrNotAvailable).contains("no such address"));
+    }
+}

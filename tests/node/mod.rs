@@ -1,5 +1,7 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
+mod cli;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
