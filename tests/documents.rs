@@ -239,6 +239,10 @@ So are all directives for nginx (`nginx_http_*`, `nginx_proxy_*` and the like) t
 
 #[test]
 fn shipped_configuration_can_be_used_as_it_is() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        // troop.conf is being written at this moment; the next run looks at it
+        return;
+    }
     let config = root().join("config");
     let settings = Settings::load(&Sources { file: Some(config.join("troop.conf")), ..Sources::default() }).expect("good settings");
     // each setting once more, not commented out
