@@ -184,10 +184,11 @@ fn the_page_of_settings_is_true() {
         let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
         writeln!(
             out,
-            "| `{}` | `TROOP_{}` | {} | {default} | {meaning}{also} |",
+            "| `{}` | `TROOP_{}` | {} | {default} | {} | {meaning}{also} |",
             setting.name,
             setting.name.to_uppercase(),
             setting.kind.describe(),
+            if setting.live { "reload" } else { "start" },
         )
         .expect("a string");
     }
@@ -205,7 +206,7 @@ fn the_page_of_settings_is_true() {
 /// The head of docs/settings.md.
 const SETTINGS: &str = "# Settings
 
-A node reads its settings once, when it starts, from these places; a later one goes before an earlier one:
+A node reads its settings when it starts, from these places; a later one goes before an earlier one:
 
 1. the defaults below;
 2. one file: the one of `-c`, else the first that exists of `/etc/troop/troop.conf`, `/etc/troop.conf`, `/etc/kong/kong.conf`
@@ -219,11 +220,11 @@ A value may be a reference to another variable, `{vault://env/my-secret}` for `M
 
 `troop check FILE` says everything that is wrong with a file, and names what has no effect. `troop start --vv` shows the
 settings that a node has, without secrets, and so does `GET /` of the Admin API under `configuration`. [troop.conf](../config/troop.conf)
-has every setting with its default. `troop reload` reads the file again; [operations](operations.md#reload) says what that
-changes.
+has every setting with its default. `troop reload` reads the file again: settings marked `reload` take
+effect then, the others when the node starts; [operations](operations.md#reload) says more.
 
-| setting | variable | type | default | meaning |
-|---|---|---|---|---|
+| setting | variable | type | default | read at | meaning |
+|---|---|---|---|---|---|
 ";
 
 /// Stands before the second table of docs/settings.md.

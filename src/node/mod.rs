@@ -5,13 +5,19 @@
 //! | [`declared`] | what a node without a database begins with |
 //! | [`terms`] | what settings say to the parts |
 //! | [`start`] | the order in which the parts come up |
+//! | [`listeners`] | sockets, and how TLS is spoken on them |
+//! | [`certificates`] | the node's own certificates |
+//! | [`proxy`] | the workers and their sockets, and their replacement when settings are read again |
 //! | [`workers`] | the threads that serve requests |
 //! | [`log`] | what the node writes about itself |
 //! | [`vitals`] | what the Admin API asks of the running node |
 //! | [`signals`] | stop, quit, reload |
 
+mod certificates;
 mod declared;
+mod listeners;
 pub mod log;
+mod proxy;
 mod signals;
 mod start;
 mod terms;

@@ -13,26 +13,29 @@ use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
 use crate::admin::context::{Context, Node as Identity, Options};
-use crate::admin::server::{self, Listener};
+use crate::admin::server;
 use crate::catalog::{Catalog, Schemas};
 use crate::declarative::EMPTY_HASH;
+use crate::node::certificates::{self, Replaceable};
 use crate::node::declared::{self, Declared, declared};
+use crate::node::proxy::Proxy;
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
-use crate::node::workers::{Parts, Workers};
-use crate::node::{StartError, log, terms};
+use crate::node::{StartError, listeners, log, terms};
 use crate::plugin::{self, Descriptor, Handles};
 use crate::plugins::PLUGINS;
-use crate::proxy::server::{Bound, Counters};
+use crate::proxy::server::Counters;
 use crate::settings::value::{Database, LogTarget};
-use crate::settings::{self, Listen, Settings};
+use crate::settings::{self, Settings};
 use crate::snapshot::Builder;
 use crate::store::{Embedded, Store};
 
 /// A running node.
 pub struct Node {
-    settings: Arc<Settings>,
-    workers: Workers,
+    settings: Settings,
+    proxy: Proxy,
+    /// Of the Admin API and the status API, where they speak TLS.
+    certificates: [(certificates::Listener, Option<Arc<Replaceable>>); 2],
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
@@ -55,10 +58,9 @@ impl Node {
         }
         let signals = Signals::new().map_err(|error| StartError::Io { what: "cannot listen to signals", error })?;
         prepare_prefix(&settings)?;
-        let count = settings.workers();
-        let sockets = bind_proxy(&settings, count)?;
-        let admin_sockets = bind("admin_listen", &settings.admin_listen)?;
-        let status_sockets = bind("status_listen", &settings.status_listen)?;
+        let sockets = listeners::proxy(&settings, Vec::new())?;
+        let admin_api = listeners::api(&settings, certificates::Listener::Admin)?;
+        let status_api = listeners::api(&settings, certificates::Listener::Status)?;
 
         let dbless = settings.database == Database::Off;
         let directory = if dbless { settings.path(declared::KEPT) } else { settings.prefix.clone() };
@@ -96,7 +98,7 @@ impl Node {
         };
         let configuration = Configuration::start(&arbiter, store, catalog, schemas.clone(), publish);
 
-        let counters = Counters::new(count);
+        let counters = Arc::new(Counters::default());
         let running = Running {
             counters: Arc::clone(&counters),
             catalog: configuration.current(),
@@ -118,25 +120,19 @@ impl Node {
         });
         let serve = |error| StartError::Io { what: "cannot serve the Admin API", error };
         let mut servers = Vec::new();
-        if !admin_sockets.is_empty() {
+        if !admin_api.listeners.is_empty() {
             let log = access_log(&settings, "admin_access_log", &settings.admin_access_log)?;
-            servers.push(server::admin(Arc::clone(&context), admin_sockets, log).map_err(serve)?);
+            servers.push(server::admin(Arc::clone(&context), admin_api.listeners, log).map_err(serve)?);
         }
-        if !status_sockets.is_empty() {
+        if !status_api.listeners.is_empty() {
             let log = access_log(&settings, "status_access_log", &settings.status_access_log)?;
-            servers.push(server::status(context, status_sockets, log).map_err(serve)?);
+            servers.push(server::status(context, status_api.listeners, log).map_err(serve)?);
         }
-        let parts = Parts {
-            terms: Arc::new(terms::engine(&settings)?),
-            snapshot,
-            pool: terms::pool(&settings),
-            limits: terms::limits(&settings),
-            counters,
-            grace: settings.nginx_main_worker_shutdown_timeout.0,
-        };
-        let workers = Workers::start(count, &parts, sockets);
+        let certificates =
+            [(certificates::Listener::Admin, admin_api.certificate), (certificates::Listener::Status, status_api.certificate)];
+        let proxy = Proxy::start(&settings, sockets, snapshot, counters)?;
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings: Arc::new(settings), workers, servers, signals, log, actors, _pid: pid })
+        Ok(Self { settings, proxy, certificates, servers, signals, log, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -148,18 +144,40 @@ impl Node {
         loop {
             match self.signals.next().await {
                 Told::Stop => break,
-                Told::Reload => match self.settings.again() {
-                    Ok(settings) => self.log.configure(settings.log_level),
+                Told::Reload => match self.reload() {
+                    Ok(()) => tracing::info!("settings and certificates are read again"),
                     Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
                 },
             }
         }
         tracing::info!("stopping: requests under way are finished");
-        self.workers.stop().await;
+        self.proxy.stop().await;
         for handle in handles {
             handle.stop(true).await;
         }
         self.actors.stop();
+    }
+
+    /// Reads settings and certificates again. New connections are served by new workers; the old ones finish what they have.
+    /// When something is wrong everything stays as it was.
+    fn reload(&mut self) -> Result<(), StartError> {
+        let next = self.settings.again().map_err(|error| StartError::Settings(error.to_string()))?;
+        let mut shown = Vec::new();
+        for (listener, shows) in &self.certificates {
+            if let Some(shows) = shows {
+                shown.push((shows, certificates::own(&next, *listener)?));
+            }
+        }
+        self.proxy.reload(&next)?;
+        for (shows, certificate) in shown {
+            shows.0.store(certificate);
+        }
+        self.log.configure(next.log_level);
+        for name in next.waiting_for_a_restart(&self.settings) {
+            tracing::warn!(name, "a changed setting takes effect after a restart");
+        }
+        self.settings = next;
+        Ok(())
     }
 }
 
@@ -191,22 +209,6 @@ fn prepare_prefix(settings: &Settings) -> Result<(), StartError> {
     std::fs::create_dir_all(&settings.prefix)
         .and_then(|()| std::fs::create_dir_all(settings.path("pids")))
         .map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })
-}
-
-fn bind_proxy(settings: &Settings, workers: usize) -> Result<Vec<(Listen, Bound)>, StartError> {
-    let bind = |listen: &Listen| match Bound::new(listen, workers) {
-        Ok(bound) => Ok((listen.clone(), bound)),
-        Err(error) => Err(StartError::Listen { setting: "proxy_listen", address: listen.address, error }),
-    };
-    settings.proxy_listen.iter().filter(|l| !l.ssl).map(bind).collect()
-}
-
-fn bind(setting: &'static str, listens: &[Listen]) -> Result<Vec<Listener>, StartError> {
-    let bind = |listen: &Listen| match std::net::TcpListener::bind(listen.address) {
-        Ok(socket) => Ok(Listener { socket, tls: None }),
-        Err(error) => Err(StartError::Listen { setting, address: listen.address, error }),
-    };
-    listens.iter().filter(|l| !l.ssl).map(bind).collect()
 }
 
 /// The file that names the process, for as long as it runs.

@@ -2,14 +2,17 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use crate::actors::resolver::{DnsOptions, Order};
 use crate::node::StartError;
 use crate::proxy::client::PoolLimits;
 use crate::proxy::engine::Terms;
 use crate::proxy::engine::answer::Added;
 use crate::proxy::engine::error_body::{Form, Templates};
-use crate::proxy::engine::real_ip::RealIp;
-use crate::proxy::server::Limits;
+use crate::proxy::engine::real_ip::{RealIp, Source};
+use crate::proxy::server::{Limits, tls};
 use crate::settings::{Settings, files};
 use crate::snapshot::ServiceDefaults;
 
@@ -38,7 +41,7 @@ pub fn engine(settings: &Settings) -> Result<Terms, StartError> {
         templates: Templates { html: templates.html, json: templates.json, xml: templates.xml, plain: templates.plain },
         real_ip: RealIp {
             trusted: settings.trusted_ips.nets.clone(),
-            header: (!from_proxy_protocol).then(|| settings.real_ip_header.clone()),
+            source: if from_proxy_protocol { Source::ProxyProtocol } else { Source::Header(settings.real_ip_header.clone()) },
             recursive: settings.real_ip_recursive,
         },
         allow_debug_header: settings.allow_debug_header,
@@ -64,12 +67,18 @@ pub fn limits(settings: &Settings) -> Limits {
         // nginx reads a head into its buffers after a first one of a kilobyte
         head: usize::try_from(buffers.total()).unwrap_or(usize::MAX).saturating_add(1024),
         keepalive_requests: settings.nginx_http_keepalive_requests,
+        streams: settings.nginx_http_http2_max_concurrent_streams,
         header_timeout: settings.nginx_http_client_header_timeout.0,
         keepalive_timeout: settings.nginx_http_keepalive_timeout.0,
         body_timeout: settings.nginx_http_client_body_timeout.0,
         send_timeout: settings.nginx_http_send_timeout.0,
         ..Limits::default()
     }
+}
+
+pub fn tls(settings: &Settings) -> tls::Terms {
+    let versions = settings.tls_versions();
+    tls::Terms { tls12: versions.tls12, tls13: versions.tls13, tickets: settings.ssl_session_tickets }
 }
 
 pub fn dns(settings: &Settings) -> DnsOptions {
@@ -100,5 +109,21 @@ pub fn services(settings: &Settings) -> Result<ServiceDefaults, StartError> {
         (Some(cert), Some(key)) if settings.client_ssl => Some((read(cert)?, read(key)?)),
         _ => None,
     };
-    Ok(ServiceDefaults { tls_verify: settings.nginx_proxy_proxy_ssl_verify, client_certificate })
+    let mut authorities = Vec::new();
+    for entry in settings.lua_ssl_trusted_certificate.iter() {
+        if entry == "system" {
+            authorities.extend(rustls_native_certs::load_native_certs().certs);
+            continue;
+        }
+        let unusable = |error: String| StartError::Settings(format!("lua_ssl_trusted_certificate: {error}"));
+        let text = files::pem(entry).map_err(unusable)?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        authorities.extend(read.map_err(|error| unusable(error.to_string()))?);
+    }
+    Ok(ServiceDefaults {
+        tls_verify: settings.nginx_proxy_proxy_ssl_verify,
+        tls_verify_depth: settings.lua_ssl_verify_depth as usize,
+        authorities,
+        client_certificate,
+    })
 }

@@ -47,6 +47,8 @@ pub struct Setting {
     pub secret: bool,
     /// Read and checked, and without effect in this release.
     pub idle: bool,
+    /// Takes effect when the settings are read again; others when the node starts.
+    pub live: bool,
 }
 
 /// A setting of Kong that has no meaning here. It is accepted, shown by the Admin API, and does nothing.
@@ -87,6 +89,13 @@ impl Settings {
     /// Reads the file again. The environment and the command line of a process stay what they were.
     pub fn again(&self) -> Result<Self, SettingsError> {
         Self::load(&self.sources)
+    }
+
+    /// Names of settings that differ from those of `before` and take effect only when a node starts.
+    pub fn waiting_for_a_restart(&self, before: &Self) -> Vec<&'static str> {
+        let text = |settings: &Self, setting: &Setting| settings.texts.get(setting.name).cloned();
+        let changed = |setting: &&Setting| !setting.live && text(self, setting) != text(before, setting);
+        TABLE.iter().filter(changed).map(|setting| setting.name).collect()
     }
 
     /// Settings from `name = value` pairs over the defaults, for tests.

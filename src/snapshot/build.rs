@@ -18,7 +18,8 @@ use crate::plugins::{PLUGINS, plugin};
 use crate::router::{Flavor, Router};
 use crate::snapshot::plan::{ByScope, Scoped};
 use crate::snapshot::target::Destination;
-use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot};
+use crate::snapshot::upstream_tls::InUse;
+use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot, certificates};
 
 /// Builds snapshots, one after the other.
 pub struct Builder {
@@ -30,6 +31,10 @@ pub struct Builder {
     /// The vaults that the instances' references were resolved with.
     vaults: Vec<Arc<Row>>,
     services: AHashMap<Uuid, (Arc<Row>, Arc<ServiceEntry>)>,
+    certificates: certificates::Builder,
+    tls: InUse,
+    /// The catalog of the last snapshot.
+    last: Option<Arc<Catalog>>,
 }
 
 /// The balancers of upstreams, by name.
@@ -64,7 +69,18 @@ struct Built {
 impl Builder {
     pub fn new(flavor: Flavor, defaults: ServiceDefaults, handles: Arc<Handles>, resolver: Resolver) -> Self {
         let destinations = Destinations { upstreams: Arc::default(), resolver };
-        Self { flavor, defaults, handles, destinations, instances: AHashMap::new(), vaults: Vec::new(), services: AHashMap::new() }
+        Self {
+            flavor,
+            defaults,
+            handles,
+            destinations,
+            instances: AHashMap::new(),
+            vaults: Vec::new(),
+            services: AHashMap::new(),
+            certificates: certificates::Builder::default(),
+            tls: InUse::default(),
+            last: None,
+        }
     }
 
     /// The snapshot of a catalog. A row that cannot be used is logged and left out; it blocks no other.
@@ -101,7 +117,9 @@ impl Builder {
             global.slots.iter().filter(|slot| slot.phases.has(Phases::REWRITE)).filter_map(|slot| slot.pick(None, &[]).cloned()).collect();
         let router =
             Router::compile(routes.iter().map(|e| (Arc::clone(&e.route), e.service.as_ref().map(|s| Arc::clone(&s.service)))), self.flavor);
-        Snapshot { catalog, router, routes, global, rewriters, flavor: self.flavor, destinations: self.destinations.clone() }
+        let certificates = self.certificates.build(&catalog);
+        self.last = Some(Arc::clone(&catalog));
+        Snapshot { catalog, router, routes, global, rewriters, flavor: self.flavor, destinations: self.destinations.clone(), certificates }
     }
 
     fn instances(&mut self, catalog: &Catalog) {
@@ -140,17 +158,20 @@ impl Builder {
     }
 
     fn services(&mut self, catalog: &Catalog) {
+        // a service's TLS terms come from these rows too
+        let terms = ["certificates", "ca_certificates", "vaults"];
+        let same_certificates = self.last.as_ref().is_some_and(|last| terms.iter().all(|entity| catalog.same_rows(last, entity)));
         let mut before = std::mem::take(&mut self.services);
         for row in catalog.rows("services") {
             let Some(service) = row.typed::<Service>() else { continue };
             let destination = self.destinations.of(&service.host);
-            // a service's TLS terms come from other rows too, so only services without TLS are kept as they are
             let kept = before.remove(&row.id).filter(|(old, entry)| {
-                Arc::ptr_eq(old, row) && entry.tls_for(&service.protocol).is_none() && entry.destination.same(&destination)
+                let same_terms = same_certificates || entry.tls_for(&service.protocol).is_none();
+                Arc::ptr_eq(old, row) && same_terms && entry.destination.same(&destination)
             });
             let entry = match kept {
                 Some((_, entry)) => entry,
-                None => Arc::new(ServiceEntry::new(service, destination, catalog, &self.defaults)),
+                None => Arc::new(ServiceEntry::new(service, destination, catalog, &self.defaults, &mut self.tls)),
             };
             self.services.insert(row.id, (Arc::clone(row), entry));
         }

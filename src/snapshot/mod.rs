@@ -4,12 +4,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`build`] | catalog -> snapshot |
+//! | [`certificates`] | what clients are shown, by server name |
 //! | [`plan`] | which plugin configurations run on a request |
 //! | [`service`] | a service as requests use it |
 //! | [`target`] | which address takes a request |
 //! | [`upstream_tls`] | TLS towards upstreams |
 
 pub mod build;
+pub mod certificates;
 pub mod plan;
 pub mod service;
 pub mod target;
@@ -27,6 +29,7 @@ use crate::plugin::{Exchange, Instance, World};
 use crate::router::{Flavor, Handling, Query, Router};
 
 pub use build::{Builder, Destinations};
+pub use certificates::Certificates;
 pub use plan::Plan;
 pub use service::{ServiceDefaults, ServiceEntry, Timeouts, client_pair};
 pub use target::{Destination, Picked, Picking};
@@ -42,6 +45,7 @@ pub struct Snapshot {
     rewriters: Vec<Instance>,
     flavor: Flavor,
     destinations: Destinations,
+    certificates: Arc<Certificates>,
 }
 
 /// A route, its service and its plugins.
@@ -81,6 +85,11 @@ impl Snapshot {
         let destination =
             if x.upstream.host == *service.service.host { service.destination.clone() } else { self.destinations.of(&x.upstream.host) };
         Picking::new(destination, x)
+    }
+
+    /// Certificates that clients are shown.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// Plugins of requests that no route takes.

@@ -1,6 +1,7 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
 mod cli;
+mod tls;
 
 use std::io::{Read, Write};
 use std::net::TcpStream;

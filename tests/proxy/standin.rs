@@ -239,15 +239,15 @@ pub fn listen() -> Listen {
 
 impl Site {
     pub fn new(limits: Limits) -> Self {
-        Self::with(limits, |address| Port { address, http2: false })
+        Self::with(limits, |address| Port { address, external: address.port(), http2: false, proxy_protocol: false, tls: None })
     }
 
     pub fn with(limits: Limits, port: impl FnOnce(SocketAddr) -> Port) -> Self {
         let handler = Rc::new(StandIn::default());
-        let counters = Counters::new(1);
-        let worker = Worker::new(Rc::clone(&handler), limits, &counters, 0);
-        let mut bound = Bound::new(&listen(), 1).unwrap();
-        worker.listen(bound.take().unwrap(), Rc::new(port(bound.address))).unwrap();
+        let counters = Arc::new(Counters::default());
+        let worker = Worker::new(Rc::clone(&handler), limits, &counters);
+        let bound = Bound::new(&listen(), 1).unwrap();
+        worker.listen(bound.socket(0).unwrap(), Rc::new(port(bound.address))).unwrap();
         Self { handler, worker, counters, address: bound.address }
     }
 

@@ -1,10 +1,12 @@
 //! One connection to an upstream: send a request, read the head of its answer.
 
 use std::future::{Future, poll_fn};
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::http::{Body, Response};
@@ -70,6 +72,13 @@ impl Connection {
         }
         let mut byte = [0];
         self.input.is_empty() && matches!(self.stream.tcp().try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the upstream has closed the connection, as the system knows it at this moment and not as the last look at all
+    /// connections found it.
+    pub fn is_closed_now(&self) -> bool {
+        let mut byte = [0];
+        matches!(recv(self.stream.tcp().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT), Ok(0))
     }
 
     pub(super) fn into_parts(self) -> (Stream, BytesMut) {

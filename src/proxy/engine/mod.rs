@@ -199,7 +199,7 @@ impl Handler for Engine {
         let sizes =
             Sizes { request: head_size(request.target.len(), &request.headers) + request.body.length().unwrap_or(0), ..Sizes::default() };
         let mut client: ClientAddress = connection.client.clone();
-        self.terms.real_ip.apply(&mut client, &request.headers);
+        self.terms.real_ip.apply(&mut client, connection.proxied.map(|(from, _)| from), &request.headers);
         let id = self.request_id();
         let mut exchange = match self.spare.borrow_mut().pop() {
             Some(mut exchange) => {
@@ -249,7 +249,7 @@ impl Handler for Engine {
         let mut response = Response::default();
         let id = self.request_id();
         let form = Form::of(request, Fallback::ContentTypeOr(self.terms.error_default_form));
-        let status_sent = if status == 494 { 400 } else { status };
+        let status_sent = if matches!(status, 494 | 497) { 400 } else { status };
         let reply = Reply::error(status_sent, error_body::default_message(status));
         error_body::render(reply, form, &id, &self.terms.templates, &mut response);
         if matches!(status, 501 | 505) {

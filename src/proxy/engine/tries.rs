@@ -93,6 +93,7 @@ impl Engine {
             timeouts: service.timeouts,
             head: x.request.method == Method::Head,
             upgrade: upgrade.is_some(),
+            once: matches!(x.request.method, Method::Post | Method::Patch),
         };
         loop {
             let mut response = std::mem::take(&mut x.response);
@@ -101,9 +102,7 @@ impl Engine {
             let sent = self.client.send(&ask, |out| write_head(x, &forward, out), body, framing == Framing::Chunked, &mut response).await;
             x.response = response;
             match sent {
-                Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) })
-                    if x.request.method != Method::Post && x.request.method != Method::Patch =>
-                {
+                Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) }) if !ask.once => {
                     body = again;
                 }
                 sent => return sent,

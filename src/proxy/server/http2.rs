@@ -18,8 +18,6 @@ use crate::proxy::server::counters::Phase;
 use crate::proxy::server::worker::{Direction, Watched};
 use crate::proxy::stream::{Rewound, Stream};
 
-/// Streams that a client may have open at a time, as in nginx.
-const STREAMS: u32 = 128;
 /// Bytes that a client may send of one body, and of all, before they are taken.
 const WINDOW: u32 = 256 * 1024;
 /// Bytes of one answer that wait for the client's window.
@@ -35,7 +33,7 @@ pub async fn serve<H: Handler>(
 ) {
     let mut builder = Builder::new();
     builder
-        .max_concurrent_streams(STREAMS)
+        .max_concurrent_streams(worker.shared.limits.streams)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
@@ -210,6 +208,11 @@ fn head_of(response: &Response) -> Option<http::Response<()>> {
     let mut answer = http::Response::new(());
     *answer.status_mut() = http::StatusCode::from_u16(response.status).ok()?;
     *answer.headers_mut() = fields_of(&response.headers);
+    if response.status == 204 {
+        // as nginx does on HTTP/2 alone: what speaks of a body has no meaning without one
+        answer.headers_mut().remove(http::header::CONTENT_TYPE);
+        answer.headers_mut().remove(http::header::LAST_MODIFIED);
+    }
     Some(answer)
 }
 

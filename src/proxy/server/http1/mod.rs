@@ -73,6 +73,14 @@ pub async fn serve<H: Handler>(
     None
 }
 
+/// Answers what is no request at all with this status, and closes the connection.
+pub async fn refuse<H: Handler>(worker: &Worker<H>, stream: Stream, status: u16, connection: Rc<Connection>, watched: Rc<Watched>) {
+    let io = Rc::new(RefCell::new(Io::new(stream, BytesMut::new(), watched)));
+    let mut server = Server { worker, io, connection, served: 0 };
+    server.refuse(status).await;
+    server.close().await;
+}
+
 struct Server<'a, H> {
     worker: &'a Worker<H>,
     io: Rc<RefCell<Io>>,
