@@ -169,7 +169,7 @@ fn modules_use_only_what_they_may_of_libraries() {
         (&["actors", "cli", "node", "admin", "proxy"], &["redb::"], "does not know how rows are stored"),
         (
             &["actors", "admin", "balancer", "catalog", "cli", "node", "plugin", "plugins", "proxy", "snapshot", "store"],
-            &["unbounded", "std::sync::mpsc"],
+            &["unbounded_channel", "::unbounded(", "std::sync::mpsc"],
             "has only queues with an end",
         ),
     ];
