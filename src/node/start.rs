@@ -26,8 +26,8 @@ use crate::node::{StartError, listeners, log, terms};
 use crate::plugin::{self, Descriptor, Handles};
 use crate::plugins::PLUGINS;
 use crate::proxy::server::Counters;
-use crate::settings::Settings;
 use crate::settings::value::{Database, LogTarget};
+use crate::settings::{self, Settings};
 use crate::snapshot::Builder;
 use crate::store::{Embedded, Store};
 
@@ -50,8 +50,13 @@ impl Node {
     /// Brings everything up: store, actors, first snapshot, listeners.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let log = log::start(settings.log_level);
+        let file = settings.file().map_or("none".to_owned(), |file| file.display().to_string());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), prefix = %settings.prefix.display(), file, "starting");
         for (name, why) in settings.without_effect() {
-            tracing::info!(name, why, "a setting has no effect");
+            match why {
+                settings::UNKNOWN => tracing::warn!(name, why, "a setting has no effect"),
+                why => tracing::info!(name, why, "a setting has no effect"),
+            }
         }
         let signals = Signals::new().map_err(|error| StartError::Io { what: "cannot listen to signals", error })?;
         prepare_prefix(&settings)?;
