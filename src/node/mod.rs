@@ -7,11 +7,13 @@
 //! | [`start`] | the order in which the parts come up |
 //! | [`workers`] | the threads that serve requests |
 //! | [`log`] | what the node writes about itself |
+//! | [`metrics`] | what the node says of itself to Prometheus |
 //! | [`vitals`] | what the Admin API asks of the running node |
 //! | [`signals`] | stop, quit, reload |
 
 mod declared;
 pub mod log;
+mod metrics;
 mod signals;
 mod start;
 mod terms;

@@ -2,21 +2,25 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use actix_rt::Arbiter;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::actors::catalog::{Configuration, load};
+use crate::actors::file_log::FileWriters;
 use crate::actors::rate_limits::RateLimits;
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
 use crate::admin::context::{Context, Node as Identity, Options};
 use crate::admin::server::{self, Listener};
+use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Schemas};
 use crate::declarative::EMPTY_HASH;
 use crate::node::declared::{self, Declared, declared};
+use crate::node::metrics::NodeMetrics;
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::workers::{Parts, Workers};
@@ -29,6 +33,11 @@ use crate::settings::{Listen, Settings};
 use crate::snapshot::Builder;
 use crate::store::{Embedded, Store};
 
+/// Upper bounds, in seconds, of the time in which changes take effect.
+const APPLY: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+/// How long a node that stops waits for log records to be written.
+const LOGS: Duration = Duration::from_secs(5);
+
 /// A running node.
 pub struct Node {
     settings: Arc<Settings>,
@@ -36,6 +45,7 @@ pub struct Node {
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
+    handles: Arc<Handles>,
     /// Kept while the node runs: the thread of the actors.
     actors: Arbiter,
     _pid: PidFile,
@@ -78,13 +88,17 @@ impl Node {
         let handles = Arc::new(Handles { node, ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
+        handles.files.written_by(Box::new(FileWriters(arbiter.clone())));
+        handles.metrics.show_targets(Arc::clone(&upstreams) as Arc<_>);
 
         let mut builder = Builder::new(settings.router_flavor, terms::services(&settings)?, Arc::clone(&handles), resolver);
         let first = Arc::new(catalog.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(builder.build(Arc::clone(&first), upstreams.reconcile(&first))));
         let publish = {
             let (snapshot, upstreams, builder) = (Arc::clone(&snapshot), Arc::clone(&upstreams), Mutex::new(builder));
+            let applied = handles.metrics.histogram("troop_configuration_apply_seconds", "Time from a stored change to its effect", APPLY);
             Arc::new(move |catalog: &Arc<Catalog>, _: &[crate::catalog::Edit]| {
+                let _timer = applied.start_timer();
                 let balancers = upstreams.reconcile(catalog);
                 snapshot.store(Arc::new(builder.lock().build(Arc::clone(catalog), balancers)));
             })
@@ -92,12 +106,25 @@ impl Node {
         let configuration = Configuration::start(&arbiter, store, catalog, schemas.clone(), publish);
 
         let counters = Counters::new(count);
+        let names = Arc::clone(&snapshot);
+        handles.metrics.name_by(move || names.load_full());
         let running = Running {
             counters: Arc::clone(&counters),
             catalog: configuration.current(),
             dbless,
             unready: Arc::new(AtomicBool::new(false)),
+            metrics: enabled.iter().any(|plugin| plugin.name == "prometheus").then(|| Arc::clone(&handles.metrics)),
         };
+        let vitals = Arc::new(running);
+        let store = Arc::downgrade(&vitals);
+        handles.metrics.register(Box::new(NodeMetrics {
+            id: node_id.to_string(),
+            connections: Arc::clone(&counters),
+            rate_limits: Arc::clone(&handles.counters),
+            traffic: Arc::clone(&handles.metrics.traffic),
+            reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
+        }));
+
         let context = Arc::new(Context {
             node: identity,
             options: Options::of(&settings),
@@ -109,7 +136,7 @@ impl Node {
             loading: tokio::sync::Mutex::default(),
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
-            vitals: Arc::new(running),
+            vitals,
         });
         let serve = |error| StartError::Io { what: "cannot serve the Admin API", error };
         let mut servers = Vec::new();
@@ -131,7 +158,7 @@ impl Node {
         };
         let workers = Workers::start(count, &parts, sockets);
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings: Arc::new(settings), workers, servers, signals, log, actors, _pid: pid })
+        Ok(Self { settings: Arc::new(settings), workers, servers, signals, log, handles, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -143,14 +170,20 @@ impl Node {
         loop {
             match self.signals.next().await {
                 Told::Stop => break,
-                Told::Reload => match self.settings.again() {
-                    Ok(settings) => self.log.configure(settings.log_level),
-                    Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
-                },
+                Told::Reload => {
+                    self.handles.files.reopen();
+                    match self.settings.again() {
+                        Ok(settings) => self.log.configure(settings.log_level),
+                        Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
+                    }
+                }
             }
         }
         tracing::info!("stopping: requests under way are finished");
         self.workers.stop().await;
+        if !self.handles.files.settled(LOGS).await {
+            tracing::error!("log records are still waiting for their files and are lost");
+        }
         for handle in handles {
             handle.stop(true).await;
         }
