@@ -53,3 +53,8 @@ fn expressions() {
 fn dbless() {
     check("dbless", &[("database", "off")], &["--dbless"]);
 }
+
+#[test]
+fn observe() {
+    check("observe", &[], &[]);
+}
