@@ -148,8 +148,6 @@ struct ResponsePart<'a> {
 #[derive(Serialize)]
 struct Credential<'a> {
     id: &'a str,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    consumer_id: Option<uuid::Uuid>,
 }
 
 impl<'a> Record<'a> {
@@ -177,7 +175,7 @@ impl<'a> Record<'a> {
             },
             latencies: Latencies::of(x),
             tries: x.route.is_some().then_some(Tries(&x.tries)),
-            authenticated_entity: credential.map(|c| Credential { id: &c.id, consumer_id: c.consumer }),
+            authenticated_entity: credential.map(|c| Credential { id: &c.id }),
             route: logged("routes", x.route.as_ref().map(|route| route.id)),
             service: logged("services", x.service.as_ref().map(|service| service.id)),
             consumer: logged("consumers", x.authenticated.consumer.as_ref().map(|consumer| consumer.id)),

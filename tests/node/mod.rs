@@ -1,5 +1,8 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
+mod logs;
+mod metrics;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -98,7 +98,7 @@ fn everything_that_is_known() {
             },
             "latencies": {"kong": 5, "proxy": 10, "request": 16, "receive": 2},
             "tries": [failed, tried],
-            "authenticated_entity": {"id": "c1", "consumer_id": consumer},
+            "authenticated_entity": {"id": "c1"},
             "route": "shown",
             "service": "shown",
             "consumer": {"id": consumer, "username": "bob", "tags": ["t"], "created_at": record["consumer"]["created_at"],
