@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`catalog`] | the configuration: the only writer of catalog and store |
+//! | [`file_log`] | writes log records to files |
 //! | [`health_checker`] | active health checks of one upstream |
 //! | [`probe`] | one question to one address |
 //! | [`rate_limits`] | the owner of the counters of rate limits |
@@ -13,6 +14,7 @@
 //! | [`upstreams`] | all upstreams of the node, brought to what the catalog says |
 
 pub mod catalog;
+pub mod file_log;
 pub mod health_checker;
 pub mod probe;
 pub mod rate_limits;

@@ -10,6 +10,7 @@
 //! | [`proxy`] | the workers and their sockets, and their replacement when settings are read again |
 //! | [`workers`] | the threads that serve requests |
 //! | [`log`] | what the node writes about itself |
+//! | [`metrics`] | what the node says of itself to Prometheus |
 //! | [`vitals`] | what the Admin API asks of the running node |
 //! | [`signals`] | stop, quit, reload |
 
@@ -17,6 +18,7 @@ mod certificates;
 mod declared;
 mod listeners;
 pub mod log;
+mod metrics;
 mod proxy;
 mod signals;
 mod start;

@@ -2,12 +2,14 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use actix_rt::Arbiter;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
 use crate::actors::catalog::{Configuration, load};
+use crate::actors::file_log::FileWriters;
 use crate::actors::rate_limits::RateLimits;
 use crate::actors::redis::Connections;
 use crate::actors::resolver;
@@ -15,10 +17,12 @@ use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
 use crate::admin::context::{Context, Node as Identity, Options};
 use crate::admin::server;
+use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Schemas};
 use crate::declarative::EMPTY_HASH;
 use crate::node::certificates::{self, Replaceable};
 use crate::node::declared::{self, Declared, declared};
+use crate::node::metrics::NodeMetrics;
 use crate::node::proxy::Proxy;
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
@@ -31,6 +35,11 @@ use crate::settings::{self, Settings};
 use crate::snapshot::Builder;
 use crate::store::{Embedded, Store};
 
+/// Upper bounds, in seconds, of the time in which changes take effect.
+const APPLY: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+/// How long a node that stops waits for log records to be written.
+const LOGS: Duration = Duration::from_secs(5);
+
 /// A running node.
 pub struct Node {
     settings: Settings,
@@ -40,6 +49,7 @@ pub struct Node {
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
+    handles: Arc<Handles>,
     redis: Connections,
     /// Kept while the node runs: the thread of the actors.
     actors: Arbiter,
@@ -90,13 +100,17 @@ impl Node {
         let redis = Connections::new(arbiter.clone(), resolver.clone(), defaults.authorities.clone(), defaults.tls_verify_depth);
         let _ = handles.redis.set(Arc::new(redis.clone()));
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
+        handles.files.written_by(Box::new(FileWriters(arbiter.clone())));
+        handles.metrics.show_targets(Arc::clone(&upstreams) as Arc<_>);
 
         let mut builder = Builder::new(settings.router_flavor, defaults, Arc::clone(&handles), resolver);
         let first = Arc::new(catalog.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(builder.build(Arc::clone(&first), upstreams.reconcile(&first))));
         let publish = {
             let (snapshot, upstreams, builder) = (Arc::clone(&snapshot), Arc::clone(&upstreams), Mutex::new(builder));
+            let applied = handles.metrics.histogram("troop_configuration_apply_seconds", "Time from a stored change to its effect", APPLY);
             Arc::new(move |catalog: &Arc<Catalog>, _: &[crate::catalog::Edit]| {
+                let _timer = applied.start_timer();
                 let balancers = upstreams.reconcile(catalog);
                 snapshot.store(Arc::new(builder.lock().build(Arc::clone(catalog), balancers)));
             })
@@ -104,12 +118,25 @@ impl Node {
         let configuration = Configuration::start(&arbiter, store, catalog, schemas.clone(), publish);
 
         let counters = Arc::new(Counters::default());
+        let names = Arc::clone(&snapshot);
+        handles.metrics.name_by(move || names.load_full());
         let running = Running {
             counters: Arc::clone(&counters),
             catalog: configuration.current(),
             dbless,
             unready: Arc::new(AtomicBool::new(false)),
+            metrics: enabled.iter().any(|plugin| plugin.name == "prometheus").then(|| Arc::clone(&handles.metrics)),
         };
+        let vitals = Arc::new(running);
+        let store = Arc::downgrade(&vitals);
+        handles.metrics.register(Box::new(NodeMetrics {
+            id: node_id.to_string(),
+            connections: Arc::clone(&counters),
+            rate_limits: Arc::clone(&handles.counters),
+            traffic: Arc::clone(&handles.metrics.traffic),
+            reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
+        }));
+
         let context = Arc::new(Context {
             node: identity,
             options: Options::of(&settings),
@@ -121,7 +148,7 @@ impl Node {
             loading: tokio::sync::Mutex::default(),
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
-            vitals: Arc::new(running),
+            vitals,
         });
         let serve = |error| StartError::Io { what: "cannot serve the Admin API", error };
         let mut servers = Vec::new();
@@ -137,7 +164,7 @@ impl Node {
             [(certificates::Listener::Admin, admin_api.certificate), (certificates::Listener::Status, status_api.certificate)];
         let proxy = Proxy::start(&settings, sockets, snapshot, counters)?;
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings, proxy, certificates, servers, signals, log, redis, actors, _pid: pid })
+        Ok(Self { settings, proxy, certificates, servers, signals, log, handles, redis, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -149,15 +176,21 @@ impl Node {
         loop {
             match self.signals.next().await {
                 Told::Stop => break,
-                Told::Reload => match self.reload() {
-                    Ok(()) => tracing::info!("settings and certificates are read again"),
-                    Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
-                },
+                Told::Reload => {
+                    self.handles.files.reopen();
+                    match self.reload() {
+                        Ok(()) => tracing::info!("settings and certificates are read again"),
+                        Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
+                    }
+                }
             }
         }
         tracing::info!("stopping: requests under way are finished");
         self.proxy.stop().await;
         self.redis.settle().await;
+        if !self.handles.files.settled(LOGS).await {
+            tracing::error!("log records are still waiting for their files and are lost");
+        }
         for handle in handles {
             handle.stop(true).await;
         }

@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -41,6 +42,10 @@ pub struct Exchange {
     pub correlation_id: Option<String>,
     /// Bytes of the request head and body as received, and of the answer as sent.
     pub size: Sizes,
+    /// How the answer went over an HTTP/1 connection, once its head is written.
+    pub delivery: Option<Delivery>,
+    /// The log record as JSON, once a plugin has asked for it.
+    pub record: Option<Bytes>,
     /// Configurations that run on this request, in the order of their priority, as far as they are known.
     pub chosen: SmallVec<[Instance; 4]>,
     scratch: SmallVec<[(Uuid, Box<dyn Any>); 2]>,
@@ -172,19 +177,31 @@ pub struct Try {
     pub started_at: SystemTime,
     /// Time the balancer took.
     pub balancer: std::time::Duration,
-    /// `failed` or `next`, and the status, when the try failed.
-    pub failure: Option<(&'static str, u16)>,
+    /// The status that stands for the failure, when the try failed.
+    pub failure: Option<u16>,
     /// Status of the answer, when there was one.
     pub status: Option<u16>,
 }
 
-/// Bytes on the wire towards the client.
+/// Bytes on the wire towards the client, known when the log phase runs. Over HTTP/2 heads count as they are before they are
+/// compressed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sizes {
     pub request: u64,
     pub response: u64,
     /// Body bytes of the answer alone.
     pub response_body: u64,
+}
+
+/// How an answer went over an HTTP/1 connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// The `Content-Length` that was sent.
+    pub length: Option<u64>,
+    /// The body was sent in chunks.
+    pub chunked: bool,
+    /// The connection stays open for another request.
+    pub keep_alive: bool,
 }
 
 impl Exchange {
@@ -213,6 +230,8 @@ impl Exchange {
             tries: SmallVec::new(),
             correlation_id: None,
             size: Sizes::default(),
+            delivery: None,
+            record: None,
             chosen: SmallVec::new(),
             scratch: SmallVec::new(),
         }
@@ -235,6 +254,7 @@ impl Exchange {
         self.route = None;
         self.service = None;
         self.authenticated = Authenticated::default();
+        self.record = None;
         self.chosen.clear();
         self.scratch.clear();
         self.response.body = crate::http::Body::Empty;

@@ -18,23 +18,33 @@
 //! | [`header_credentials`] | credentials in `Authorization` |
 //! | [`token`] | JSON Web Tokens |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
+//! | [`custom_fields`] | members that a log plugin adds to its records |
+//! | [`files`] | files that log records are appended to |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
+//! | [`metrics`] | what a node counts |
+//! | [`queue`] | log records on their way to a sink |
+//! | [`record`] | the log record of a request |
 //! | [`template`] | `$(headers.x)` in configuration values |
 //! | [`redis`] | how a plugin's configuration names a Redis, and the handle by which plugins ask it |
 //! | [`redis_counters`] | counters of fixed windows in a Redis |
 
 pub mod auth;
 pub mod counters;
+pub mod custom_fields;
 pub mod exchange;
+pub mod files;
 pub mod form;
 pub mod header_credentials;
 pub mod health;
 pub mod instance;
 pub mod limits;
+pub mod metrics;
 pub mod panics;
 pub mod pattern;
 pub mod query;
+pub mod queue;
+pub mod record;
 pub mod redis;
 pub mod redis_counters;
 pub mod reply;
@@ -135,6 +145,8 @@ pub struct Node {
 #[derive(Default)]
 pub struct Handles {
     pub counters: Arc<counters::Counters>,
+    pub metrics: Arc<metrics::Metrics>,
+    pub files: files::Files,
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
     pub node: Node,

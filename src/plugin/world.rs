@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::Consumer;
@@ -23,6 +24,9 @@ pub trait World: Send + Sync {
 
     /// The row of `entity` with this id, as the Admin API shows it.
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object>;
+
+    /// The row of `entity` with this id, as log records hold it: without what is null, with the id of its workspace.
+    fn logged(&self, entity: &'static str, id: Uuid) -> Option<&RawValue>;
 }
 
 /// A configuration without anything: what an exchange holds between two requests.
@@ -46,6 +50,10 @@ impl World for Nothing {
     }
 
     fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
+        None
+    }
+
+    fn logged(&self, _: &'static str, _: Uuid) -> Option<&RawValue> {
         None
     }
 }

@@ -124,6 +124,10 @@ impl World for Snapshot {
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object> {
         Some(self.catalog.get(entity, &id)?.object())
     }
+
+    fn logged(&self, entity: &'static str, id: Uuid) -> Option<&serde_json::value::RawValue> {
+        Some(self.catalog.get(entity, &id)?.logged())
+    }
 }
 
 #[cfg(test)]

@@ -60,3 +60,8 @@ fn expressions() {
 fn dbless() {
     check("dbless", &[("database", "off")], &["--dbless"]);
 }
+
+#[test]
+fn observe() {
+    check("observe", &[], &[]);
+}

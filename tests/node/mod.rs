@@ -1,6 +1,8 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
 mod cli;
+mod logs;
+mod metrics;
 mod tls;
 
 use std::io::{Read, Write};

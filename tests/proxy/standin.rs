@@ -43,6 +43,10 @@ impl World for Nothing {
     fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
         None
     }
+
+    fn logged(&self, _: &'static str, _: Uuid) -> Option<&serde_json::value::RawValue> {
+        None
+    }
 }
 
 /// What the handler saw.

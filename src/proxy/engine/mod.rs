@@ -26,8 +26,8 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::http::{Headers, Request, Response};
-use crate::plugin::exchange::{Client as ClientAddress, RequestId, Sizes, Source};
+use crate::http::{Request, Response};
+use crate::plugin::exchange::{Client as ClientAddress, RequestId, Source};
 use crate::plugin::world::Nothing;
 use crate::plugin::{Exchange, Instance, Phases, Reply, World};
 use crate::proxy::client::Client;
@@ -199,20 +199,16 @@ impl Engine {
 impl Handler for Engine {
     fn begin(&self, request: Request, connection: &Rc<Connection>) -> Box<Exchange> {
         let snapshot = self.snapshot.load_full();
-        let sizes =
-            Sizes { request: head_size(request.target.len(), &request.headers) + request.body.length().unwrap_or(0), ..Sizes::default() };
         let mut client: ClientAddress = connection.client.clone();
         self.terms.real_ip.apply(&mut client, connection.proxied.map(|(from, _)| from), &request.headers);
         let id = self.request_id();
-        let mut exchange = match self.spare.borrow_mut().pop() {
+        match self.spare.borrow_mut().pop() {
             Some(mut exchange) => {
                 exchange.restart(request, client, snapshot, id);
                 exchange
             }
             None => Box::new(Exchange::new(request, client, snapshot, id)),
-        };
-        exchange.size = sizes;
-        exchange
+        }
     }
 
     async fn respond(&self, x: &mut Exchange) {
@@ -226,7 +222,6 @@ impl Handler for Engine {
     }
 
     fn filter(&self, x: &mut Exchange, chunk: &mut Bytes, last: bool) {
-        x.size.response_body += chunk.len() as u64;
         if last && x.source == Source::Upstream {
             x.timing.upstream_finished = Some(Instant::now());
         }
@@ -238,7 +233,10 @@ impl Handler for Engine {
 
     fn finish(&self, mut x: Box<Exchange>, _end: End) -> Request {
         x.timing.finished = Some(Instant::now());
-        x.size.response = head_size(x.response.reason.as_deref().map_or(2, str::len), &x.response.headers) + x.size.response_body;
+        if x.response.status == 0 {
+            // nginx's own: the client was gone before there was an answer
+            x.response.status = 499;
+        }
         for_chosen(&mut x, Phases::LOG, Instance::log);
         let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();
@@ -276,13 +274,6 @@ impl Handler for Engine {
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
-}
-
-/// About as many bytes as a head takes on the wire: its first line and its fields.
-fn head_size(first_line: usize, headers: &Headers) -> u64 {
-    const FIXED: usize = "GET  HTTP/1.1\r\n\r\n".len();
-    let fields: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-    (FIXED + first_line + fields) as u64
 }
 
 /// Runs a hook of every chosen plugin that has it.

@@ -62,7 +62,7 @@ impl Engine {
                 picking.report(&picked, outcome, None);
             }
             if let Some(last) = x.tries.last_mut() {
-                last.failure = Some((if left > 0 { "next" } else { "failed" }, status));
+                last.failure = Some(status);
             }
             let again = match failed.body {
                 Some(again) if left > 0 && (!sent || idempotent) && retryable(&failed.failure) => again,

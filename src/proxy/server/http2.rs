@@ -109,7 +109,8 @@ async fn exchange<H: Handler>(
     connection: Rc<Connection>,
 ) {
     let mut ours = worker.shared.request();
-    if let Err(status) = read(request, &mut ours) {
+    let received = Rc::default();
+    if let Err(status) = read(request, &mut ours, &received) {
         let mut response = worker.handler.refuse(status, Some(&ours), &connection);
         let head = ours.method == Method::Head;
         let body = std::mem::take(&mut response.body);
@@ -118,6 +119,7 @@ async fn exchange<H: Handler>(
         return;
     }
     let head = ours.method == Method::Head;
+    let asked = head_size(ours.method.as_str().len() + ours.target.len(), &ours.headers);
     let handler = &worker.handler;
     let mut x = handler.begin(ours, &connection);
     let gone = tokio::select! {
@@ -132,9 +134,24 @@ async fn exchange<H: Handler>(
         let response =
             Response { status: x.response.status, reason: None, headers: x.response.headers.clone(), body: Body::Empty, tunnel: None };
         let exchange: &mut Exchange = &mut x;
-        send(&mut respond, &response, head, body, |chunk, last| handler.filter(exchange, chunk, last)).await
+        let filter = |chunk: &mut Bytes, last| {
+            handler.filter(exchange, chunk, last);
+            exchange.size.response_body += chunk.len() as u64;
+        };
+        let end = send(&mut respond, &response, head, body, filter).await;
+        x.size.response = head_size(STATUS, &response.headers) + x.size.response_body;
+        end
     };
+    x.size.request = asked + received.get();
     worker.shared.give_request(handler.finish(x, end));
+}
+
+/// Digits of a status.
+const STATUS: usize = 3;
+
+/// Bytes of a head before it is compressed: its fields, and the values of those that have no name in HTTP/1.
+fn head_size(first: usize, headers: &Headers) -> u64 {
+    (first + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()) as u64
 }
 
 /// Sends an answer; `filter` sees each chunk of its body and whether it is the last.
@@ -231,8 +248,8 @@ fn fields_of(headers: &Headers) -> http::HeaderMap {
     fields
 }
 
-/// Reads the head of a request; `Err` is the status to refuse it with.
-fn read(request: http::Request<RecvStream>, ours: &mut Request) -> Result<(), u16> {
+/// Reads the head of a request, whose body counts its bytes in `received`; `Err` is the status to refuse it with.
+fn read(request: http::Request<RecvStream>, ours: &mut Request, received: &Rc<Cell<u64>>) -> Result<(), u16> {
     let (parts, body) = request.into_parts();
     ours.version = Version::Http2;
     ours.method = Method::parse(parts.method.as_str());
@@ -277,7 +294,7 @@ fn read(request: http::Request<RecvStream>, ours: &mut Request) -> Result<(), u1
     if !cookies.is_empty() {
         ours.headers.append("cookie", &cookies);
     }
-    ours.body = if body.is_end_stream() { Body::Empty } else { Body::Stream(Box::new(StreamBody::new(body, &parts.headers))) };
+    ours.body = if body.is_end_stream() { Body::Empty } else { Body::Stream(Box::new(StreamBody::new(body, &parts.headers, received))) };
     Ok(())
 }
 
@@ -288,13 +305,15 @@ struct StreamBody {
     left: Option<u64>,
     /// Bytes that were handed on and are not yet given back to the window.
     taken: usize,
+    /// Bytes that have come, for the log.
+    received: Rc<Cell<u64>>,
     finished: bool,
 }
 
 impl StreamBody {
-    fn new(stream: RecvStream, fields: &http::HeaderMap) -> Self {
+    fn new(stream: RecvStream, fields: &http::HeaderMap, received: &Rc<Cell<u64>>) -> Self {
         let left = fields.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
-        Self { stream, left, taken: 0, finished: false }
+        Self { stream, left, taken: 0, received: Rc::clone(received), finished: false }
     }
 }
 
@@ -311,6 +330,7 @@ impl BodySource for StreamBody {
                 Some(Ok(chunk)) if chunk.is_empty() => {}
                 Some(Ok(chunk)) => {
                     self.taken = chunk.len();
+                    self.received.set(self.received.get() + chunk.len() as u64);
                     self.left = self.left.map(|left| left.saturating_sub(chunk.len() as u64));
                     return Poll::Ready(Some(Ok(chunk)));
                 }
