@@ -26,6 +26,8 @@ pub struct NodeMetrics {
     pub connections: Arc<Counters>,
     pub rate_limits: Arc<RateLimits>,
     pub traffic: Arc<Traffic>,
+    /// How often Redis servers failed.
+    pub redis_failures: Box<dyn Fn() -> u64 + Send + Sync>,
     /// Whether the store answers.
     pub reachable: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -95,6 +97,7 @@ impl Collector for NodeMetrics {
                 "Actors that were built anew after a panic",
                 restarts.iter().map(|(actor, n)| (vec![("actor", *actor)], *n)),
             ),
+            counter("troop_redis_failures_total", "Commands to Redis servers that failed", [(vec![], (self.redis_failures)())]),
             counter(
                 "troop_plugin_panics_total",
                 "Panics of plugins, each of which cost one request its plugin",

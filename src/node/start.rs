@@ -27,6 +27,7 @@ use crate::node::proxy::Proxy;
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::{StartError, listeners, log, terms};
+use crate::plugin::redis::Redis;
 use crate::plugin::{self, Descriptor, Handles};
 use crate::plugins::PLUGINS;
 use crate::proxy::server::Counters;
@@ -134,6 +135,10 @@ impl Node {
             connections: Arc::clone(&counters),
             rate_limits: Arc::clone(&handles.counters),
             traffic: Arc::clone(&handles.metrics.traffic),
+            redis_failures: Box::new({
+                let redis = redis.clone();
+                move || redis.failures()
+            }),
             reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
         }));
 

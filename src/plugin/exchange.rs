@@ -126,6 +126,18 @@ pub struct UpstreamRequest {
     pub prefix: Option<String>,
 }
 
+impl UpstreamRequest {
+    /// Forgets everything and keeps the memory.
+    fn clear(&mut self) {
+        self.scheme.clear();
+        self.host.clear();
+        self.port = 0;
+        self.target.clear();
+        self.host_header = None;
+        self.prefix = None;
+    }
+}
+
 /// Who the client turned out to be.
 #[derive(Clone, Debug, Default)]
 pub struct Authenticated {
@@ -169,10 +181,28 @@ pub struct Timing {
     pub finished: Option<Instant>,
 }
 
+impl Timing {
+    fn starting() -> Self {
+        Self {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            upstream_started: None,
+            upstream_headers: None,
+            upstream_finished: None,
+            finished: None,
+        }
+    }
+
+    /// The time of day at a moment of this request.
+    pub fn time_of_day(&self, at: Instant) -> SystemTime {
+        self.started_at + at.saturating_duration_since(self.started)
+    }
+}
+
 /// One try to reach an upstream.
 #[derive(Clone, Debug)]
 pub struct Try {
-    pub ip: String,
+    pub ip: IpAddr,
     pub port: u16,
     pub started_at: SystemTime,
     /// Time the balancer took.
@@ -219,14 +249,7 @@ impl Exchange {
             authenticated: Authenticated::default(),
             response: Response::default(),
             source: Source::Gateway,
-            timing: Timing {
-                started: Instant::now(),
-                started_at: SystemTime::now(),
-                upstream_started: None,
-                upstream_headers: None,
-                upstream_finished: None,
-                finished: None,
-            },
+            timing: Timing::starting(),
             tries: SmallVec::new(),
             correlation_id: None,
             size: Sizes::default(),
@@ -237,15 +260,24 @@ impl Exchange {
         }
     }
 
-    /// Begins with another request, in the memory of the last one.
+    /// Begins with another request, in the memory of the last one, which was cleared.
     pub fn restart(&mut self, request: Request, client: Client, world: Arc<dyn World>, request_id: RequestId) {
-        let mut response = std::mem::take(&mut self.response);
-        response.headers.clear();
-        let path = std::mem::take(&mut self.path);
-        *self = Self::new(request, client, world, request_id);
-        self.response.headers = response.headers;
-        self.path = path;
+        self.request = request;
+        self.request_id = request_id;
+        self.client = client;
+        self.world = world;
         self.path.clear();
+        self.captures = Captures::default();
+        self.upstream.clear();
+        self.response.status = 0;
+        self.response.reason = None;
+        self.response.headers.clear();
+        self.source = Source::Gateway;
+        self.timing = Timing::starting();
+        self.tries.clear();
+        self.correlation_id = None;
+        self.size = Sizes::default();
+        self.delivery = None;
     }
 
     /// Gives the request back and lets go of everything that the exchange held, the configuration among it.

@@ -3,6 +3,7 @@
 //! It is made in the log phase, when the first plugin asks for it, and kept for those that come after.
 
 use std::borrow::Cow;
+use std::net::IpAddr;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use bytes::Bytes;
@@ -301,7 +302,7 @@ impl Serialize for Tries<'_> {
         for each in self.0 {
             let started = each.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
             list.serialize_element(&Tried {
-                ip: &each.ip,
+                ip: each.ip,
                 port: each.port,
                 balancer_start: ms(started),
                 balancer_start_ns: nanoseconds(started),
@@ -316,8 +317,8 @@ impl Serialize for Tries<'_> {
 }
 
 #[derive(Serialize)]
-struct Tried<'a> {
-    ip: &'a str,
+struct Tried {
+    ip: IpAddr,
     port: u16,
     balancer_start: u64,
     balancer_start_ns: u64,

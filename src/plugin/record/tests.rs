@@ -40,7 +40,7 @@ fn answered() -> Exchange {
     x.size = Sizes { request: 174, response: 300, response_body: 2 };
     let at = UNIX_EPOCH + Duration::from_nanos(1_795_332_695_177_000_005);
     let a_try = |failure, status| Try {
-        ip: "127.0.0.1".to_owned(),
+        ip: std::net::Ipv4Addr::LOCALHOST.into(),
         port: 9100,
         started_at: at,
         balancer: Duration::from_micros(1500),

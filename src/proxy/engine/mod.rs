@@ -97,10 +97,12 @@ impl Engine {
         a = a.rotate_left(24) ^ b ^ (b << 16);
         b = b.rotate_left(37);
         self.ids.set([a, b]);
+        let bytes = (u128::from(a.wrapping_add(b)) << 64 | u128::from(a)).to_be_bytes();
         let mut id = [0; 32];
-        for (i, digit) in id.iter_mut().enumerate() {
-            let word = if i < 16 { a.wrapping_add(b) } else { a };
-            *digit = b"0123456789abcdef"[(word >> ((i % 16) * 4)) as usize & 15];
+        for (digits, byte) in id.chunks_exact_mut(2).zip(bytes) {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            digits[0] = DIGITS[usize::from(byte >> 4)];
+            digits[1] = DIGITS[usize::from(byte & 15)];
         }
         RequestId(id)
     }
