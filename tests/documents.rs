@@ -140,6 +140,18 @@ fn plain(kind: &Kind) -> &'static str {
     }
 }
 
+/// Every metric that a node shows has its line in docs/metrics.md.
+#[test]
+fn every_metric_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).expect("the page");
+    let shown = std::fs::read_to_string(root().join("tests/golden/metrics.txt")).expect("what a node shows");
+    let families = shown.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| !name.contains('{'));
+    for (name, rest) in families {
+        let kind = rest.split(' ').next().unwrap_or_default();
+        assert!(page.contains(&format!("| `{name}` | {kind} |")), "{name} is not in docs/metrics.md");
+    }
+}
+
 #[test]
 fn the_configuration_file_is_true() {
     let mut out = String::from(

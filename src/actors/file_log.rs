@@ -20,6 +20,8 @@ use crate::plugin::files::{Line, Lines, Writers};
 const GATHER: Duration = Duration::from_millis(5);
 /// Lines that are written with one call at most.
 const TOGETHER: usize = 1000;
+/// Memory that is kept from one write to the next.
+const KEPT: usize = 1 << 20;
 /// How long a pipe or a terminal that takes nothing is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often a file that stays unwritable is named in the log.
@@ -54,7 +56,7 @@ impl Actor for FileLog {
 
 /// Writes until the queue is closed and empty.
 async fn work(path: Arc<str>, lines: Arc<Lines>) {
-    let mut output = Some(Output::new(path));
+    let mut output = Output::new(Arc::clone(&path));
     loop {
         lines.ready().await;
         if !lines.is_closed() {
@@ -64,20 +66,21 @@ async fn work(path: Arc<str>, lines: Arc<Lines>) {
         if batch.is_empty() {
             return;
         }
-        let (mut file, counts) = (output.take(), Arc::clone(&lines));
-        let written = actix_rt::task::spawn_blocking(move || {
-            if let Some(file) = &mut file {
-                let (records, written) = (batch.iter().filter(|line| !line.record.is_empty()).count() as u64, file.write(&batch));
-                counts.counts().written.inc_by(written);
-                counts.counts().failed.inc_by(records - written);
-            }
-            file
-        });
-        output = match written.await {
-            Ok(output) => output,
-            // the arbiter is going down, or the write panicked, which ends this incarnation
-            Err(error) => return tracing::error!(%error, queue = lines.name(), "a write of log records broke off"),
+        let records = batch.iter().filter(|line| !line.record.is_empty()).count() as u64;
+        let write = move || {
+            let written = output.write(&batch);
+            (output, written)
         };
+        let written;
+        (output, written) = match actix_rt::task::spawn_blocking(write).await {
+            Ok(done) => done,
+            Err(error) => {
+                tracing::error!(%error, queue = lines.name(), "a write of log records broke off");
+                (Output::new(Arc::clone(&path)), 0)
+            }
+        };
+        lines.counts().written.inc_by(written);
+        lines.counts().failed.inc_by(records - written);
         lines.settled();
     }
 }
@@ -123,6 +126,9 @@ impl Output {
             self.torn = self.text[done - 1] != b'\n';
         }
         let written = memchr::memchr_iter(b'\n', &self.text[start.min(done)..done]).count() as u64;
+        if self.text.capacity() > KEPT {
+            self.text = Vec::new();
+        }
         match result {
             Ok(()) => {
                 if self.told.take().is_some() {

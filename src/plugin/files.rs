@@ -36,8 +36,15 @@ pub trait Writers: Send + Sync {
 /// The files of a node.
 #[derive(Default)]
 pub struct Files {
-    open: Mutex<HashMap<String, (Weak<File>, Weak<Lines>)>>,
+    open: Mutex<Open>,
     writers: OnceLock<Box<dyn Writers>>,
+}
+
+#[derive(Default)]
+struct Open {
+    files: HashMap<String, Weak<File>>,
+    /// Of these files, and of those that nobody writes to any more until all is written.
+    queues: Vec<Weak<Lines>>,
 }
 
 /// One file, for those that write to it.
@@ -75,17 +82,19 @@ impl Files {
     /// The file at a path, which is opened when the first line is written.
     pub fn file(&self, plugin: &'static str, path: &str, metrics: &Metrics) -> Arc<File> {
         let mut open = self.open.lock();
-        if let Some(file) = open.get(path).and_then(|(file, _)| file.upgrade()) {
+        if let Some(file) = open.files.get(path).and_then(Weak::upgrade) {
             return file;
         }
-        open.retain(|_, (file, lines)| file.strong_count() > 0 || lines.strong_count() > 0);
+        open.files.retain(|_, file| file.strong_count() > 0);
+        open.queues.retain(|lines| lines.strong_count() > 0);
         let terms = Terms { plugin, name: format!("{plugin} {path}"), entries: ENTRIES, bytes: BYTES };
         let lines = Arc::new(Queue::new(terms, metrics));
         if let Some(writers) = self.writers.get() {
             writers.start(path, Arc::clone(&lines));
         }
-        let file = Arc::new(File { lines: Arc::clone(&lines) });
-        open.insert(path.to_owned(), (Arc::downgrade(&file), Arc::downgrade(&lines)));
+        open.queues.push(Arc::downgrade(&lines));
+        let file = Arc::new(File { lines });
+        open.files.insert(path.to_owned(), Arc::downgrade(&file));
         file
     }
 
@@ -110,7 +119,7 @@ impl Files {
     }
 
     fn queues(&self) -> Vec<Arc<Lines>> {
-        self.open.lock().values().filter_map(|(_, lines)| lines.upgrade()).collect()
+        self.open.lock().queues.iter().filter_map(Weak::upgrade).collect()
     }
 }
 

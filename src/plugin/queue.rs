@@ -78,23 +78,22 @@ impl<T> Queue<T> {
         &self.counts
     }
 
-    /// Puts an entry of so many bytes in; older ones go where there is no room. Never waits.
+    /// Puts an entry of so many bytes in; older ones go where there is no room. Never waits. Nothing gets into a closed queue.
     pub fn push(&self, entry: T, bytes: usize) {
         let mut dropped = 0;
         let remind = {
             let mut waiting = self.waiting.lock();
             if waiting.closed {
-                dropped = 1;
-            } else {
-                waiting.entries.push_back((entry, bytes));
-                waiting.bytes += bytes;
-                while waiting.entries.len() > self.terms.entries || (waiting.bytes > self.terms.bytes && waiting.entries.len() > 1) {
-                    let Some((_, bytes)) = waiting.entries.pop_front() else { break };
-                    waiting.bytes -= bytes;
-                    dropped += 1;
-                }
-                self.counts.depth.set(i64::try_from(waiting.entries.len()).unwrap_or(i64::MAX));
+                return;
             }
+            waiting.entries.push_back((entry, bytes));
+            waiting.bytes += bytes;
+            while waiting.entries.len() > self.terms.entries || (waiting.bytes > self.terms.bytes && waiting.entries.len() > 1) {
+                let Some((_, bytes)) = waiting.entries.pop_front() else { break };
+                waiting.bytes -= bytes;
+                dropped += 1;
+            }
+            self.counts.depth.set(i64::try_from(waiting.entries.len()).unwrap_or(i64::MAX));
             let remind = dropped > 0 && waiting.told.is_none_or(|told| told.elapsed() >= REMIND);
             if remind {
                 waiting.told = Some(Instant::now());
