@@ -10,7 +10,7 @@ use actix_rt::ArbiterHandle;
 use parking_lot::Mutex;
 use rand::RngExt;
 use redis::aio::MultiplexedConnection;
-use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, ProtocolVersion, RedisConnectionInfo, Value, cmd};
+use redis::{AsyncConnectionConfig, Cmd, ErrorKind, Pipeline, ProtocolVersion, RedisConnectionInfo, ServerErrorKind, Value, cmd};
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, watch};
@@ -80,9 +80,9 @@ enum State {
 #[derive(Clone)]
 struct Away {
     why: Arc<str>,
-    /// Nobody listened, which is told quickly: who asks has another try made and waits for it, so that a server that is back
-    /// is found by the first who needs it.
-    refused: bool,
+    /// That was known quickly: who asks has another try made and waits for it, so that a server that is back is found by the
+    /// first who needs it.
+    quick: bool,
     since: Instant,
 }
 
@@ -92,6 +92,8 @@ struct Living {
     connection: MultiplexedConnection,
     /// An answer was late: is it still there?
     doubt: Arc<Notify>,
+    /// The server has become the replica of another, which the same name may lead to by now.
+    demoted: Arc<Notify>,
 }
 
 /// What was not yet said in the log.
@@ -175,11 +177,17 @@ impl Inner {
             }
         };
         let refusal = values.iter().find_map(|value| match value {
-            Value::ServerError(error) => Some(RedisError::Refused(error.to_string().into())),
+            Value::ServerError(error) => Some(error),
             _ => None,
         });
         match refusal {
-            Some(refusal) => Err(refusal),
+            Some(refusal) => {
+                let words = format!("{} {}", refusal.code(), refusal.details().unwrap_or_default());
+                if refusal.kind() == Some(ServerErrorKind::ReadOnly) {
+                    living.demoted.notify_one();
+                }
+                Err(RedisError::Refused(words.into()))
+            }
             None if values.len() == count => Ok(values),
             None => Err(RedisError::Unexpected),
         }
@@ -187,20 +195,20 @@ impl Inner {
 
     /// The connection that stands; waits while one is being made.
     async fn living(&self) -> Result<Living, RedisError> {
-        let refused = match &*self.state.borrow() {
+        let tried = match &*self.state.borrow() {
             State::Up(living) => return Ok(living.clone()),
-            State::Away(away) if away.refused && away.since.elapsed() >= CLOSEST => Some(away.since),
+            State::Away(away) if away.quick && away.since.elapsed() >= CLOSEST => Some(away.since),
             State::Away(away) => return Err(RedisError::Away(away.why.clone())),
             State::Connecting => None,
         };
         let mut states = self.state.subscribe();
-        if refused.is_some() {
+        if tried.is_some() {
             self.wanted.notify_one();
         }
         let decided = |state: &State| match state {
             State::Connecting => false,
             State::Up(_) => true,
-            State::Away(away) => Some(away.since) != refused,
+            State::Away(away) => Some(away.since) != tried,
         };
         match states.wait_for(decided).await.as_deref() {
             Ok(State::Up(living)) => Ok(living.clone()),
@@ -269,10 +277,11 @@ impl Inner {
                         tracing::info!(redis = %self.name, "redis is back");
                     }
                     let since = Instant::now();
-                    let living = Living { connection, doubt: Arc::default() };
+                    let living = Living { connection, doubt: Arc::default(), demoted: Arc::default() };
                     self.state.send_replace(State::Up(living.clone()));
-                    let Some(why) = self.watch(&living, driver).await else { return };
-                    (Unmade::from(why), since.elapsed() >= STEADY)
+                    let Some(lost) = self.watch(&living, driver).await else { return };
+                    let steady = lost.quick && since.elapsed() >= STEADY;
+                    (lost, steady)
                 }
                 Err(unmade) => (unmade, false),
             };
@@ -285,7 +294,7 @@ impl Inner {
             }
             away = true;
             self.complain(&RedisError::Away(unmade.why.clone()));
-            self.state.send_replace(State::Away(Away { why: unmade.why, refused: unmade.refused, since: Instant::now() }));
+            self.state.send_replace(State::Away(Away { why: unmade.why, quick: unmade.quick, since: Instant::now() }));
             tokio::select! {
                 () = sleep(pause.mul_f64(rand::rng().random_range(0.5..1.5))) => pause = (pause * 2).min(LONGEST_PAUSE),
                 () = self.wanted.notified() => {}
@@ -295,13 +304,20 @@ impl Inner {
     }
 
     /// Watches a connection, and sends what is told, until it is lost or to be closed; why it is lost.
-    async fn watch(&self, living: &Living, mut driver: Driver) -> Option<Arc<str>> {
+    async fn watch(&self, living: &Living, mut driver: Driver) -> Option<Unmade> {
+        let since = Instant::now();
+        let quick = |why: &str| Some(Unmade { why: why.into(), quick: true });
         loop {
             tokio::select! {
-                _ = &mut driver.0 => return Some("closed by the server".into()),
+                _ = &mut driver.0 => return quick("closed by the server"),
+                () = living.demoted.notified() => {
+                    if since.elapsed() >= LONGEST_PAUSE {
+                        return quick("it has become read only");
+                    }
+                }
                 () = living.doubt.notified() => {
                     if timeout(self.server.timeout, ping(&living.connection)).await.is_err() {
-                        return Some(format!("no answer within {} ms", self.server.timeout.as_millis()).into());
+                        return Some(words(RedisError::Late(self.server.timeout)).into());
                     }
                 }
                 () = self.telling.notified() => self.say().await,
@@ -319,8 +335,7 @@ impl Inner {
         let resolved = self.means.resolver.resolve(host).await.map_err(words)?;
         let address = resolved.next(*port).ok_or("no address").map_err(words)?;
         let connected = TcpStream::connect(address).await;
-        let refused = |error: std::io::Error| Unmade { refused: error.kind() == ConnectionRefused, why: words(error) };
-        let socket = connected.map_err(refused)?;
+        let socket = connected.map_err(|error| Unmade { quick: error.kind() == ConnectionRefused, why: words(error) })?;
         socket.set_nodelay(true).map_err(words)?;
         let keepalive = socket2::TcpKeepalive::new().with_time(KEEPALIVE).with_interval(KEEPALIVE);
         socket2::SockRef::from(&socket).set_tcp_keepalive(&keepalive).map_err(words)?;
@@ -352,16 +367,16 @@ impl Inner {
     }
 }
 
-/// Why a connection could not be made.
+/// Why there is no connection.
 struct Unmade {
     why: Arc<str>,
-    /// Nobody listens.
-    refused: bool,
+    /// Nobody listens, or the server has closed it: another try is known to fail as quickly.
+    quick: bool,
 }
 
 impl From<Arc<str>> for Unmade {
     fn from(why: Arc<str>) -> Self {
-        Self { why, refused: false }
+        Self { why, quick: false }
     }
 }
 

@@ -134,6 +134,28 @@ async fn a_server_that_is_gone_is_noticed_at_once_and_found_again() {
 }
 
 #[actix_rt::test]
+async fn a_server_that_became_a_replica_is_looked_for_anew() {
+    let (server, node) = (RedisServer::start(), node(Vec::new()));
+    let link = node.link(&at(server.port));
+    let id = async || {
+        let mut commands = Pipeline::new();
+        commands.cmd("CLIENT").arg("ID");
+        link.ask(commands).await
+    };
+    let first = id().await.unwrap();
+    server.ask::<()>("REPLICAOF", ("127.0.0.1", "1"));
+    let refused = link.set(b"k", b"v", Duration::from_secs(9)).await.unwrap_err();
+    assert!(matches!(&refused, RedisError::Refused(words) if words.contains("READONLY")), "{refused}");
+    eventually("there is another connection", async || {
+        let refused = link.set(b"k", b"v", Duration::from_secs(9)).await;
+        refused.is_err() && id().await.is_ok_and(|id| id != first)
+    })
+    .await;
+    server.ask::<()>("REPLICAOF", ("NO", "ONE"));
+    eventually("it takes writes", async || link.set(b"k", b"v", Duration::from_secs(9)).await.is_ok()).await;
+}
+
+#[actix_rt::test]
 async fn no_one_waits_longer_than_the_timeout_and_no_more_than_so_many() {
     let (server, node) = (RedisServer::start(), node(Vec::new()));
     let timeout = Duration::from_millis(400);
