@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`cache`] | the owner of kept answers |
 //! | [`catalog`] | the configuration: the only writer of catalog and store |
 //! | [`health_checker`] | active health checks of one upstream |
 //! | [`probe`] | one question to one address |
@@ -11,6 +12,7 @@
 //! | [`upstream`] | the ring of one upstream and the names in it |
 //! | [`upstreams`] | all upstreams of the node, brought to what the catalog says |
 
+pub mod cache;
 pub mod catalog;
 pub mod health_checker;
 pub mod probe;

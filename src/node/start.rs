@@ -7,6 +7,7 @@ use actix_rt::Arbiter;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::actors::cache;
 use crate::actors::catalog::{Configuration, load};
 use crate::actors::rate_limits::RateLimits;
 use crate::actors::resolver;
@@ -75,8 +76,10 @@ impl Node {
             settings.persistent_node_id().map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?;
         let identity = Identity::of(&settings, node_id);
         let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
-        let handles = Arc::new(Handles { node, ..Handles::default() });
+        let kept = Arc::new(plugin::cache::Cache::new(usize::try_from(settings.mem_cache_size.0).unwrap_or(usize::MAX)));
+        let handles = Arc::new(Handles { node, cache: Arc::clone(&kept), ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
+        let _ = handles.cache_owner.set(Arc::new(cache::Handle::start(kept, &arbiter)));
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
 
         let mut builder = Builder::new(settings.router_flavor, terms::services(&settings)?, Arc::clone(&handles), resolver);
@@ -107,6 +110,7 @@ impl Node {
             writer: Arc::new(configuration),
             configuration_hash: ArcSwap::from_pointee(hash),
             loading: tokio::sync::Mutex::default(),
+            handles,
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
             vitals: Arc::new(running),

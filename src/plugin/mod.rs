@@ -17,6 +17,7 @@
 //! | [`pattern`] | regular expressions of configurations |
 //! | [`header_credentials`] | credentials in `Authorization` |
 //! | [`token`] | JSON Web Tokens |
+//! | [`cache`] | answers of upstreams that are kept |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
@@ -24,6 +25,7 @@
 //! | [`redis`] | how a plugin's configuration names a Redis |
 
 pub mod auth;
+pub mod cache;
 pub mod counters;
 pub mod exchange;
 pub mod form;
@@ -133,6 +135,9 @@ pub struct Node {
 #[derive(Default)]
 pub struct Handles {
     pub counters: Arc<counters::Counters>,
+    pub cache: Arc<cache::Cache>,
+    /// Set once the cache's owner is there.
+    pub cache_owner: std::sync::OnceLock<Arc<dyn cache::Owner>>,
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
     pub node: Node,

@@ -199,6 +199,6 @@ pub fn message(reply: &Reply) -> &str {
     match &reply.body {
         ReplyBody::Message(text) => text,
         ReplyBody::Bytes(bytes) => std::str::from_utf8(bytes).expect("answers are UTF-8"),
-        ReplyBody::Default | ReplyBody::Empty => "",
+        ReplyBody::Default | ReplyBody::Empty | ReplyBody::InPlace => "",
     }
 }

@@ -9,6 +9,7 @@ mod hmac_auth;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod proxy_cache;
 mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
@@ -31,6 +32,7 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<ip_restriction::IpRestriction>(),
     Descriptor::of::<jwt::Jwt>(),
     Descriptor::of::<key_auth::KeyAuth>(),
+    Descriptor::of::<proxy_cache::ProxyCache>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
     Descriptor::of::<redirect::Redirect>(),
     Descriptor::of::<request_size_limiting::RequestSizeLimiting>(),
