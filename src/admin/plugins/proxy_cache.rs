@@ -15,8 +15,8 @@ use crate::plugin::cache::{Entry, Key, Owner, Unavailable};
 
 pub fn endpoints(table: &mut Table) {
     table.put("/proxy-cache", [("DELETE", handler(purge_all))]);
-    table.put("/proxy-cache/{key}", [("GET", handler(get)), ("DELETE", handler(purge))]);
-    let of_plugin = "/proxy-cache/{plugin}/caches/{key}";
+    table.put("/proxy-cache/{cache_key}", [("GET", handler(get)), ("DELETE", handler(purge))]);
+    let of_plugin = "/proxy-cache/{plugin_id}/caches/{cache_key}";
     table.put(of_plugin, [("GET", handler(get_of_plugin)), ("DELETE", handler(purge_of_plugin))]);
 }
 
@@ -57,12 +57,12 @@ fn unavailable(error: Unavailable) -> Answer {
 
 /// What is no key is the key of nothing.
 fn key(call: &Call) -> Result<Key, Answer> {
-    Key::parse(call.param("key")).ok_or_else(Answer::not_found)
+    Key::parse(call.param("cache_key")).ok_or_else(Answer::not_found)
 }
 
 /// The plugin of the path is a configuration of proxy-cache.
 fn check_plugin(call: &Call) -> Result<(), Answer> {
-    let row = call::uuid(call.param("plugin")).and_then(|id| call.catalog.get("plugins", &id));
+    let row = call::uuid(call.param("plugin_id")).and_then(|id| call.catalog.get("plugins", &id));
     let caches = row.and_then(|row| row.typed::<PluginRow>()).is_some_and(|plugin| plugin.name == "proxy-cache");
     if caches { Ok(()) } else { Err(Answer::not_found()) }
 }
