@@ -7,6 +7,7 @@ mod durability;
 mod golden;
 mod guide;
 mod node;
+mod plugins;
 mod proxy;
 mod support;
 mod tidy;

@@ -175,8 +175,14 @@ pub fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schema
         "plugins" => enabled.iter().find(|p| p.name == name).map(|p| p.chosen()),
         _ => None,
     };
-    let expressions = settings.router_flavor == crate::router::Flavor::Expressions;
-    Schemas { choose: Arc::new(choose), features: if expressions { vec!["expressions"] } else { Vec::new() } }
+    let mut features = Vec::new();
+    if settings.router_flavor == crate::router::Flavor::Expressions {
+        features.push("expressions");
+    }
+    if settings.nginx_http_lua_shared_dict.is_some() {
+        features.push("shared_dict");
+    }
+    Schemas { choose: Arc::new(choose), features }
 }
 
 /// The access log that a setting names.

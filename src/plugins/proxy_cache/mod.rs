@@ -38,7 +38,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use schema::{Check, Record, Violations};
+use schema::{Check, Context, Record, Violations};
 use serde::Deserialize;
 use serde_json::{Map, Value};
 
@@ -132,7 +132,7 @@ impl Plugin for ProxyCache {
     type Config = Config;
 
     fn checks() -> Vec<Check> {
-        vec![Check::custom(&["config"], check_dictionary)]
+        vec![Check::contextual(&["config"], check_dictionary)]
     }
 
     fn new(config: Config, env: &Env) -> Result<Self, Violations> {
@@ -172,12 +172,12 @@ impl Plugin for ProxyCache {
     }
 }
 
-fn check_dictionary(row: &Map<String, Value>) -> Result<(), Violations> {
+/// Where `nginx_http_lua_shared_dict` is set, names are not known here.
+fn check_dictionary(row: &Map<String, Value>, context: &Context) -> Result<(), Violations> {
     let config = row.get("config").unwrap_or(&Value::Null);
+    let known = |name: &str| DICTIONARIES.contains(&name) || context.has("shared_dict");
     match config["memory"]["dictionary_name"].as_str() {
-        Some(name) if config["strategy"] == "memory" && !DICTIONARIES.contains(&name) => {
-            Err(Violations::entity(format!("missing shared dict '{name}'")))
-        }
+        Some(name) if config["strategy"] == "memory" && !known(name) => Err(Violations::entity(format!("missing shared dict '{name}'"))),
         _ => Ok(()),
     }
 }
