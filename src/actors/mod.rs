@@ -2,6 +2,7 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`cache`] | the owner of kept answers |
 //! | [`catalog`] | the configuration: the only writer of catalog and store |
 //! | [`file_log`] | writes log records to files |
 //! | [`health_checker`] | active health checks of one upstream |
@@ -13,6 +14,7 @@
 //! | [`upstream`] | the ring of one upstream and the names in it |
 //! | [`upstreams`] | all upstreams of the node, brought to what the catalog says |
 
+pub mod cache;
 pub mod catalog;
 pub mod file_log;
 pub mod health_checker;

@@ -78,6 +78,24 @@ impl Headers {
         self.bytes.len()
     }
 
+    /// Becomes a copy of other fields, in the memory at hand.
+    pub fn copy_from(&mut self, other: &Self) {
+        self.clear();
+        self.bytes.extend_from_slice(&other.bytes);
+        self.fields.extend_from_slice(&other.fields);
+    }
+
+    /// Gives back memory that is not in use, for fields that are to be kept for long.
+    pub fn shrink_to_fit(&mut self) {
+        self.bytes.shrink_to_fit();
+        self.fields.shrink_to_fit();
+    }
+
+    /// Bytes of memory held.
+    pub fn memory(&self) -> usize {
+        self.bytes.capacity() + self.fields.capacity() * size_of::<Field>()
+    }
+
     /// All fields in order.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
         self.fields.iter().map(|f| (f.name(&self.bytes), f.value(&self.bytes)))
@@ -239,5 +257,16 @@ mod tests {
         let fields: Vec<_> =
             headers.iter().map(|(n, v)| format!("{}={}", String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
         assert_eq!(fields, ["X-Good=a  Injected: 1  "]);
+    }
+
+    #[test]
+    fn copies_take_the_place_of_what_was_there() {
+        let (mut one, mut other) = (Headers::new(), Headers::new());
+        one.append("X-Old", "1");
+        other.append("X-New", "2");
+        other.shrink_to_fit();
+        one.copy_from(&other);
+        assert_eq!((one.len(), one.get_str("x-new")), (1, Some("2")));
+        assert_eq!(other.memory(), "X-New: 2\r\n".len() + size_of::<super::Field>());
     }
 }

@@ -8,6 +8,7 @@ use actix_rt::Arbiter;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::actors::cache;
 use crate::actors::catalog::{Configuration, load};
 use crate::actors::file_log::FileWriters;
 use crate::actors::rate_limits::RateLimits;
@@ -95,11 +96,13 @@ impl Node {
             settings.persistent_node_id().map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?;
         let identity = Identity::of(&settings, node_id);
         let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
-        let handles = Arc::new(Handles { node, ..Handles::default() });
+        let kept = Arc::new(plugin::cache::Cache::new(usize::try_from(settings.mem_cache_size.0).unwrap_or(usize::MAX)));
+        let handles = Arc::new(Handles { node, cache: Arc::clone(&kept), ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
         let defaults = terms::services(&settings)?;
         let redis = Connections::new(arbiter.clone(), resolver.clone(), defaults.authorities.clone(), defaults.tls_verify_depth);
         let _ = handles.redis.set(Arc::new(redis.clone()));
+        let _ = handles.cache_owner.set(Arc::new(cache::Handle::start(kept, &arbiter)));
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
         handles.files.written_by(Box::new(FileWriters(arbiter.clone())));
         handles.metrics.show_targets(Arc::clone(&upstreams) as Arc<_>);
@@ -151,6 +154,7 @@ impl Node {
             writer: Arc::new(configuration),
             configuration_hash: ArcSwap::from_pointee(hash),
             loading: tokio::sync::Mutex::default(),
+            handles: Arc::clone(&handles),
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
             vitals,
@@ -238,8 +242,14 @@ pub fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schema
         "plugins" => enabled.iter().find(|p| p.name == name).map(|p| p.chosen()),
         _ => None,
     };
-    let expressions = settings.router_flavor == crate::router::Flavor::Expressions;
-    Schemas { choose: Arc::new(choose), features: if expressions { vec!["expressions"] } else { Vec::new() } }
+    let mut features = Vec::new();
+    if settings.router_flavor == crate::router::Flavor::Expressions {
+        features.push("expressions");
+    }
+    if settings.nginx_http_lua_shared_dict.is_some() {
+        features.push("shared_dict");
+    }
+    Schemas { choose: Arc::new(choose), features }
 }
 
 /// The access log that a setting names.

@@ -17,6 +17,7 @@
 //! | [`pattern`] | regular expressions of configurations |
 //! | [`header_credentials`] | credentials in `Authorization` |
 //! | [`token`] | JSON Web Tokens |
+//! | [`cache`] | answers of upstreams that are kept |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
 //! | [`custom_fields`] | members that a log plugin adds to its records |
 //! | [`files`] | files that log records are appended to |
@@ -30,6 +31,7 @@
 //! | [`redis_counters`] | counters of fixed windows in a Redis |
 
 pub mod auth;
+pub mod cache;
 pub mod counters;
 pub mod custom_fields;
 pub mod exchange;
@@ -147,6 +149,9 @@ pub struct Handles {
     pub counters: Arc<counters::Counters>,
     pub metrics: Arc<metrics::Metrics>,
     pub files: files::Files,
+    pub cache: Arc<cache::Cache>,
+    /// Set once the cache's owner is there.
+    pub cache_owner: std::sync::OnceLock<Arc<dyn cache::Owner>>,
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
     pub node: Node,

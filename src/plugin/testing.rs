@@ -93,6 +93,11 @@ pub fn exchange_with_body(method: &str, target: &str, headers: &[(&str, &str)], 
     x
 }
 
+/// What an exchange holds between two requests.
+pub fn nothing() -> Arc<dyn World> {
+    Arc::new(crate::plugin::world::Nothing)
+}
+
 pub fn consumer(username: &str) -> Consumer {
     row(json!({"username": username}))
 }
@@ -206,6 +211,6 @@ pub fn message(reply: &Reply) -> &str {
     match &reply.body {
         ReplyBody::Message(text) => text,
         ReplyBody::Bytes(bytes) => std::str::from_utf8(bytes).expect("answers are UTF-8"),
-        ReplyBody::Default | ReplyBody::Empty => "",
+        ReplyBody::Default | ReplyBody::Empty | ReplyBody::InPlace => "",
     }
 }

@@ -11,6 +11,7 @@ mod ip_restriction;
 mod jwt;
 mod key_auth;
 mod prometheus;
+mod proxy_cache;
 mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
@@ -35,6 +36,7 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<jwt::Jwt>(),
     Descriptor::of::<key_auth::KeyAuth>(),
     Descriptor::of::<prometheus::Prometheus>(),
+    Descriptor::of::<proxy_cache::ProxyCache>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
     Descriptor::of::<redirect::Redirect>(),
     Descriptor::of::<request_size_limiting::RequestSizeLimiting>(),

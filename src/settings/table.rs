@@ -209,8 +209,11 @@ settings! {
     lua_max_uri_args: u32 = "100" [idle];
     /// Arguments of a form that plugins look at.
     lua_max_post_args: u32 = "100" [idle];
-    /// Memory for what plugins keep between requests.
-    mem_cache_size: Size = "128m" [idle];
+    /// Memory for answers that proxy-cache keeps, on this node, for all configurations together. One answer takes at most a sixteenth.
+    mem_cache_size: Size = "128m";
+    /// A dictionary, `name size`, that `dictionary_name` of proxy-cache may name besides Kong's own. They are all one memory, so that
+    /// with this setting any name is taken.
+    nginx_http_lua_shared_dict: Option<String> = "";
 
     // Configuration.
     /// Where configuration is kept: `embedded` (a file under the prefix) or `off` (declared, in memory). `postgres` is refused by

@@ -1,3 +1,5 @@
-//! Plugins in whole nodes, with the servers that they need.
+//! Plugins in a running gateway, with the servers that they need: what unit tests beside them cannot see.
 
+mod proxy_cache;
 mod redis;
+mod scripted;

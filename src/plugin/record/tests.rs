@@ -169,8 +169,7 @@ fn it_is_made_once() {
     let first = record(&mut x);
     x.response.status = 500;
     assert_eq!(record(&mut x).as_ptr(), first.as_ptr());
-    let nothing: Arc<dyn crate::plugin::World> = Arc::new(crate::plugin::world::Nothing);
-    x.clear(&nothing);
+    x.clear(&crate::plugin::testing::nothing());
     assert_eq!(x.record, None);
 }
 

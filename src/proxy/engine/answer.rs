@@ -18,11 +18,19 @@ pub struct Added {
     pub request_id: bool,
 }
 
-/// Removes what the upstream meant for the gateway alone, and adds what says that the gateway was there.
-pub fn proxied(x: &mut Exchange, added: &Added, product: &str, te_trailers: bool) {
+/// Removes what the upstream meant for the gateway alone, before plugins see the answer.
+pub fn clean(x: &mut Exchange, added: &Added, te_trailers: bool) {
     let headers = &mut x.response.headers;
     let status = x.response.status;
     strip_hop_by_hop(headers, status == 101, te_trailers);
+    if added.upstream_status {
+        headers.set("X-Kong-Upstream-Status", itoa::Buffer::new().format(status));
+    }
+}
+
+/// Says that the gateway was there, in an upstream's answer.
+pub fn proxied(x: &mut Exchange, added: &Added, product: &str) {
+    let headers = &mut x.response.headers;
     charset(headers);
     if added.server && !headers.contains("server") {
         headers.append("Server", product);
@@ -38,9 +46,6 @@ pub fn proxied(x: &mut Exchange, added: &Added, product: &str, te_trailers: bool
             headers.append("Via", "1.1 ");
             headers.extend("Via", product.as_bytes());
         }
-    }
-    if added.upstream_status {
-        headers.set("X-Kong-Upstream-Status", itoa::Buffer::new().format(status));
     }
 }
 

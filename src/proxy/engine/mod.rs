@@ -28,6 +28,7 @@ use bytes::Bytes;
 
 use crate::http::{Request, Response};
 use crate::plugin::exchange::{Client as ClientAddress, RequestId, Source};
+use crate::plugin::reply::ReplyBody;
 use crate::plugin::world::Nothing;
 use crate::plugin::{Exchange, Instance, Phases, Reply, World};
 use crate::proxy::client::Client;
@@ -77,6 +78,8 @@ type Spare = Vec<Box<Exchange>>;
 enum Answered {
     /// By an upstream.
     Upstream,
+    /// By a plugin that keeps what an upstream answered earlier.
+    Kept,
     /// By the gateway, after an upstream was tried.
     Tried,
     /// By the gateway, before.
@@ -169,22 +172,23 @@ impl Engine {
 
     /// Completes `x.response`: headers that the gateway adds, header filters.
     fn complete(&self, x: &mut Exchange, answered: Answered) {
-        let tried = answered != Answered::Gateway;
-        match answered {
-            Answered::Upstream => {
-                x.source = Source::Upstream;
-                let te_trailers = x.request.headers.contains("te");
-                answer::proxied(x, &self.terms.added, &self.terms.product, te_trailers);
-            }
-            Answered::Tried | Answered::Gateway => {
-                x.source = Source::Gateway;
-                answer::own(x, &self.terms.added, &self.terms.product, tried);
-            }
+        if answered == Answered::Upstream {
+            x.source = Source::Upstream;
+            let te_trailers = x.request.headers.contains("te");
+            answer::clean(x, &self.terms.added, te_trailers);
+        } else {
+            x.source = Source::Gateway;
         }
         for_chosen(x, Phases::HEADER_FILTER, Instance::header_filter);
         let rewritten = x.chosen.iter().any(|i| i.descriptor.changes_body && i.descriptor.phases.has(Phases::BODY_FILTER));
         if rewritten && !x.response.body.is_empty() {
             x.response.body_will_change();
+        }
+        // what nginx and Kong add comes after the plugins, which do not see it and cannot take it away
+        let tried = answered != Answered::Gateway;
+        match answered {
+            Answered::Upstream | Answered::Kept => answer::proxied(x, &self.terms.added, &self.terms.product),
+            Answered::Tried | Answered::Gateway => answer::own(x, &self.terms.added, &self.terms.product, tried),
         }
         answer::latencies(x, &self.terms.added, tried);
         if self.terms.allow_debug_header && x.request.headers.contains("kong-debug") {
@@ -217,8 +221,10 @@ impl Handler for Engine {
         let world = Arc::clone(&x.world);
         let Some(snapshot) = world.as_any().downcast_ref::<Snapshot>() else { return };
         let mut answered = Answered::Gateway;
-        if let Err(failed) = self.answer(x, snapshot, &mut answered).await {
-            self.render(x, failed);
+        match self.answer(x, snapshot, &mut answered).await {
+            Ok(()) => {}
+            Err(failed) if failed.reply.body == ReplyBody::InPlace => answered = Answered::Kept,
+            Err(failed) => self.render(x, failed),
         }
         self.complete(x, answered);
     }
