@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::node::workers::{Parts, Workers};
 use crate::node::{StartError, listeners, terms};
+use crate::plugin::Handles;
 use crate::proxy::server::{Bound, Counters};
 use crate::settings::Settings;
 use crate::snapshot::Snapshot;
@@ -18,6 +19,7 @@ pub struct Proxy {
     sockets: Vec<Bound>,
     snapshot: Arc<ArcSwap<Snapshot>>,
     counters: Arc<Counters>,
+    handles: Arc<Handles>,
     /// Workers of earlier settings that finish what they have.
     retiring: Vec<JoinHandle<()>>,
 }
@@ -29,9 +31,10 @@ impl Proxy {
         sockets: Vec<Bound>,
         snapshot: Arc<ArcSwap<Snapshot>>,
         counters: Arc<Counters>,
+        handles: Arc<Handles>,
     ) -> Result<Self, StartError> {
-        let workers = start(settings, &sockets, &snapshot, &counters)?;
-        Ok(Self { workers, sockets, snapshot, counters, retiring: Vec::new() })
+        let workers = start(settings, &sockets, &snapshot, &counters, &handles)?;
+        Ok(Self { workers, sockets, snapshot, counters, handles, retiring: Vec::new() })
     }
 
     /// Puts workers with these settings in the place of the present ones, which finish what they have. No connection is lost:
@@ -41,7 +44,7 @@ impl Proxy {
         let spare = self.sockets.iter().map(Bound::try_clone).collect::<Result<_, _>>();
         let spare = spare.map_err(|error| StartError::Io { what: "cannot keep the sockets", error })?;
         let sockets = listeners::proxy(settings, spare)?;
-        let next = start(settings, &sockets, &self.snapshot, &self.counters)?;
+        let next = start(settings, &sockets, &self.snapshot, &self.counters, &self.handles)?;
         self.sockets = sockets;
         let old = std::mem::replace(&mut self.workers, next);
         self.retiring.retain(|retiring| !retiring.is_finished());
@@ -66,10 +69,11 @@ fn start(
     sockets: &[Bound],
     snapshot: &Arc<ArcSwap<Snapshot>>,
     counters: &Arc<Counters>,
+    handles: &Handles,
 ) -> Result<Workers, StartError> {
     let ports = settings.clone();
     let parts = Parts {
-        terms: Arc::new(terms::engine(settings)?),
+        terms: Arc::new(terms::engine(settings, handles)?),
         snapshot: Arc::clone(snapshot),
         pool: terms::pool(settings),
         limits: terms::limits(settings),

@@ -171,7 +171,7 @@ impl Node {
         }
         let certificates =
             [(certificates::Listener::Admin, admin_api.certificate), (certificates::Listener::Status, status_api.certificate)];
-        let proxy = Proxy::start(&settings, sockets, snapshot, counters)?;
+        let proxy = Proxy::start(&settings, sockets, snapshot, counters, Arc::clone(&handles))?;
         let pid = PidFile::write(&settings)?;
         Ok(Self { settings, proxy, certificates, servers, signals, log, handles, redis, actors, _pid: pid })
     }

@@ -1,5 +1,6 @@
 //! What settings say to the parts.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
@@ -7,6 +8,8 @@ use rustls::pki_types::pem::PemObject;
 
 use crate::actors::resolver::{DnsOptions, Order};
 use crate::node::StartError;
+use crate::plugin::Handles;
+use crate::plugin::files::File;
 use crate::proxy::client::PoolLimits;
 use crate::proxy::engine::Terms;
 use crate::proxy::engine::answer::Added;
@@ -21,7 +24,7 @@ pub const PRODUCT: &str = "kong/3.10.0";
 /// Most bytes of a request body that are read before the upstream is contacted; a longer one streams.
 const REQUEST_BUFFER: usize = 1 << 20;
 
-pub fn engine(settings: &Settings) -> Result<Terms, StartError> {
+pub fn engine(settings: &Settings, handles: &Handles) -> Result<Terms, StartError> {
     let templates = settings.error_templates().map_err(|error| StartError::Io { what: "cannot read an error template", error })?;
     let headers = &settings.headers;
     let from_proxy_protocol = settings.real_ip_header == "proxy_protocol";
@@ -47,7 +50,15 @@ pub fn engine(settings: &Settings) -> Result<Terms, StartError> {
         allow_debug_header: settings.allow_debug_header,
         request_buffer: REQUEST_BUFFER,
         max_body_size: settings.nginx_http_client_max_body_size.0,
+        access_log: access_log(settings, handles)?,
     })
+}
+
+fn access_log(settings: &Settings, handles: &Handles) -> Result<Option<Arc<File>>, StartError> {
+    let Some(path) = settings.log_file(&settings.proxy_access_log) else { return Ok(None) };
+    let folder = path.parent().map_or(Ok(()), std::fs::create_dir_all);
+    folder.map_err(|error| StartError::Io { what: "cannot make the folder of proxy_access_log", error })?;
+    Ok(Some(handles.files.file("proxy_access_log", &path.to_string_lossy(), &handles.metrics)))
 }
 
 pub fn pool(settings: &Settings) -> PoolLimits {

@@ -83,7 +83,7 @@ settings! {
     /// The least severe messages that are logged, on standard error.
     log_level: LogLevel = "notice" [live];
     /// File for a line per proxied request (`logs/access.log`, under the prefix, or `/dev/stdout`), or `off`.
-    proxy_access_log: LogTarget = "off" [idle];
+    proxy_access_log: LogTarget = "off" [live];
     /// File for a line per request to the Admin API, or `off`.
     admin_access_log: LogTarget = "off";
     /// File for a line per request to the status API, or `off`.

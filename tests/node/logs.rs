@@ -76,3 +76,19 @@ fn a_stopping_node_writes_its_records() {
     let text = std::fs::read_to_string(&path).expect("the log");
     assert!(text.lines().all(|line| line.contains("\"mine\":200") && !line.contains("\"route\":")));
 }
+
+#[test]
+fn a_line_for_each_request_that_is_proxied() {
+    let upstream = Upstream::start("hello");
+    let folder = tempfile::tempdir().expect("a folder");
+    let path = folder.path().join("logs/access.log");
+    let node = Node::start(&[("proxy_access_log", path.to_str().expect("a path is text"))]);
+    node.admin("POST", "/services", json!({"name": "s", "url": upstream.url()}));
+    node.admin("POST", "/services/s/routes", json!({"paths": ["/there"]}));
+    node.get("/there?a=1");
+    node.get("/elsewhere");
+    let lines = || std::fs::read_to_string(&path).unwrap_or_default();
+    wait_for("two lines", || lines().lines().count() == 2);
+    assert!(lines().contains("\"GET /there?a=1 HTTP/1.1\" 200 5 "), "{}", lines());
+    assert!(lines().contains("\"GET /elsewhere HTTP/1.1\" 404 "), "{}", lines());
+}

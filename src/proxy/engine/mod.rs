@@ -5,12 +5,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`access_log`] | a line for each request |
 //! | [`answer`] | header rules of answers |
 //! | [`error_body`] | bodies of the gateway's own answers |
 //! | [`forward`] | the head of the forwarded request |
 //! | [`real_ip`] | who the client is behind trusted peers |
 //! | [`tries`] | target, connection, retries |
 
+mod access_log;
 pub mod answer;
 pub mod error_body;
 pub mod forward;
@@ -28,6 +30,7 @@ use bytes::Bytes;
 
 use crate::http::{Request, Response};
 use crate::plugin::exchange::{Client as ClientAddress, RequestId, Source};
+use crate::plugin::files::File;
 use crate::plugin::reply::ReplyBody;
 use crate::plugin::world::Nothing;
 use crate::plugin::{Exchange, Instance, Phases, Reply, World};
@@ -54,6 +57,8 @@ pub struct Terms {
     pub request_buffer: usize,
     /// Largest request body; 0 is no limit.
     pub max_body_size: u64,
+    /// The file for a line per request.
+    pub access_log: Option<Arc<File>>,
 }
 
 /// The engine of one worker.
@@ -246,6 +251,9 @@ impl Handler for Engine {
             x.response.status = 499;
         }
         for_chosen(&mut x, Phases::LOG, Instance::log);
+        if let Some(file) = &self.terms.access_log {
+            file.append(access_log::line(&x), false);
+        }
         let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();
         if spare.len() < 64 {
