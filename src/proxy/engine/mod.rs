@@ -223,7 +223,6 @@ impl Handler for Engine {
     }
 
     fn filter(&self, x: &mut Exchange, chunk: &mut Bytes, last: bool) {
-        x.size.response_body += chunk.len() as u64;
         if last && x.source == Source::Upstream {
             x.timing.upstream_finished = Some(Instant::now());
         }
