@@ -83,22 +83,19 @@ pub async fn serve<H: Handler>(
                 http2.abrupt_shutdown(Reason::ENHANCE_YOUR_CALM);
             }
             let idle = !ledger.is_open();
-            match stage {
-                Stage::Serving
-                    if drained.as_mut().poll(cx).is_ready()
-                        || ledger.is_worn_out()
-                        || idle && watched.is_over(Direction::Read, limits.keepalive_timeout) =>
-                {
-                    stage = Stage::Leaving;
-                    watched.moved(Direction::Read);
-                    http2.graceful_shutdown();
-                }
-                // the client should have closed the connection
-                Stage::Leaving if idle && watched.is_over(Direction::Read, limits.drain_grace) => {
-                    stage = Stage::Ending;
-                    http2.abrupt_shutdown(Reason::NO_ERROR);
-                }
-                _ => {}
+            if stage == Stage::Serving
+                && (drained.as_mut().poll(cx).is_ready()
+                    || ledger.is_worn_out()
+                    || idle && watched.is_over(Direction::Read, limits.keepalive_timeout))
+            {
+                stage = Stage::Leaving;
+                watched.moved(Direction::Read);
+                http2.graceful_shutdown();
+            }
+            if stage == Stage::Leaving && idle && watched.is_over(Direction::Read, limits.drain_grace) {
+                // the client should have said that it has read GOAWAY, after which h2 closes the connection
+                stage = Stage::Ending;
+                http2.abrupt_shutdown(Reason::NO_ERROR);
             }
             http2.poll_accept(cx)
         });
