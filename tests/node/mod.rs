@@ -1,5 +1,6 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
+mod http2;
 mod tls;
 
 use std::io::{Read, Write};

@@ -1,5 +1,6 @@
 //! A client of HTTP/2 that sends frames as they are, well formed or not.
 
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -54,6 +55,28 @@ impl Frame {
     pub fn code(&self) -> u32 {
         let at = if self.kind == GOAWAY { 4 } else { 0 };
         u32::from_be_bytes(self.payload[at..at + 4].try_into().unwrap())
+    }
+
+    /// The status in HEADERS, as the h2 crate writes it on a new connection.
+    pub fn status(&self) -> String {
+        match self.payload.as_slice() {
+            [0x88, ..] => "200".to_owned(),
+            [0x8c, ..] => "400".to_owned(),
+            // a new entry under the name at index 8, in Huffman's code
+            [0x48, length, code @ ..] => {
+                let bytes = usize::from(length & 0x7f);
+                let bits = code[..bytes].iter().fold(0, |bits, byte| bits << 8 | u32::from(*byte));
+                let (mut at, mut digits) = (8 * bytes, String::new());
+                while digits.len() < 3 {
+                    let five = bits >> (at - 5) & 31;
+                    let (digit, width) = if five < 3 { (five, 5) } else { ((bits >> (at - 6) & 63) - 25 + 3, 6) };
+                    digits.push(char::from_digit(digit, 10).unwrap());
+                    at -= width;
+                }
+                digits
+            }
+            other => panic!("{other:x?}"),
+        }
     }
 
     /// The last stream of a GOAWAY.
@@ -129,7 +152,11 @@ pub struct Frames(pub TcpStream);
 
 impl Frames {
     pub async fn connect(site: &Site) -> Self {
-        let tcp = TcpStream::connect(site.address).await.unwrap();
+        Self::connect_to(site.address).await
+    }
+
+    pub async fn connect_to(address: SocketAddr) -> Self {
+        let tcp = TcpStream::connect(address).await.unwrap();
         tcp.set_nodelay(true).unwrap();
         Self(tcp)
     }
@@ -137,14 +164,24 @@ impl Frames {
     /// Connects and says these settings; the server's settings are read.
     pub async fn with_settings(site: &Site, settings: &[u8]) -> Self {
         let mut frames = Self::connect(site).await;
-        frames.send([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
-        assert_eq!(frames.next().await.map(|f| f.kind), Some(SETTINGS));
-        frames.send(frame(SETTINGS, ACK, 0, "")).await;
+        frames.begin(settings).await;
         frames
     }
 
     pub async fn open(site: &Site) -> Self {
         Self::with_settings(site, b"").await
+    }
+
+    pub async fn open_to(address: SocketAddr) -> Self {
+        let mut frames = Self::connect_to(address).await;
+        frames.begin(b"").await;
+        frames
+    }
+
+    async fn begin(&mut self, settings: &[u8]) {
+        self.send([PREFACE, &frame(SETTINGS, 0, 0, settings)].concat()).await;
+        assert_eq!(self.next().await.map(|f| f.kind), Some(SETTINGS));
+        self.send(frame(SETTINGS, ACK, 0, "")).await;
     }
 
     pub async fn send(&mut self, bytes: impl AsRef<[u8]>) {

@@ -1,6 +1,6 @@
 //! The servers towards clients, with a stand-in for the phase engine.
 
-mod frames;
+pub mod frames;
 mod http1;
 mod http2;
 mod http2_abuse;

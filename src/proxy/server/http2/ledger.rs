@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use crate::proxy::server::counters::Phase;
 use crate::proxy::server::worker::{Direction, Watched};
@@ -55,9 +56,15 @@ impl Ledger {
         self.open.get() > 0
     }
 
+    /// How long the next stream is awaited while none is open.
+    pub fn patience(&self) -> Duration {
+        let limits = &self.watched.shared().limits;
+        if self.opened.get() == 0 { limits.header_timeout } else { limits.keepalive_timeout }
+    }
+
     /// Whether the connection has served as many requests as it may.
     pub fn is_worn_out(&self) -> bool {
-        self.opened.get() >= self.watched.shared().limits.keepalive_requests
+        self.opened.get() >= self.watched.shared().limits.keepalive_requests.max(1)
     }
 
     /// Bytes were read or written.

@@ -86,7 +86,7 @@ pub async fn serve<H: Handler>(
             if stage == Stage::Serving
                 && (drained.as_mut().poll(cx).is_ready()
                     || ledger.is_worn_out()
-                    || idle && watched.is_over(Direction::Read, limits.keepalive_timeout))
+                    || idle && watched.is_over(Direction::Read, ledger.patience()))
             {
                 stage = Stage::Leaving;
                 watched.moved(Direction::Read);
