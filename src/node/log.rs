@@ -45,16 +45,17 @@ pub fn start(level: LogLevel) -> Arc<Log> {
     Arc::clone(log)
 }
 
-/// Kong's eight levels on the five that there are. What the h2 crate says of frames is left out: any client could fill the log
-/// with its warnings, and the server says itself why a connection ends.
+/// Kong's eight levels on the five that there are. What the server under the Admin API says of itself is for `debug`; what the h2
+/// crate says of frames is left out: any client could fill the log with its warnings, and the proxy says itself why a connection
+/// ends.
 fn filter(level: LogLevel) -> Targets {
-    let level = match level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info | LogLevel::Notice => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => LevelFilter::ERROR,
+    let (level, of_server) = match level {
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        LogLevel::Info | LogLevel::Notice => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
-    Targets::new().with_default(level).with_target("h2", LevelFilter::ERROR)
+    Targets::new().with_default(level).with_target("actix_server", of_server).with_target("h2", LevelFilter::ERROR)
 }
 
 impl Log {

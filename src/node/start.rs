@@ -2,33 +2,45 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use actix_rt::Arbiter;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
 
+use crate::actors::cache;
 use crate::actors::catalog::{Configuration, load};
+use crate::actors::file_log::FileWriters;
 use crate::actors::rate_limits::RateLimits;
+use crate::actors::redis::Connections;
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
 use crate::admin::context::{Context, Node as Identity, Options};
 use crate::admin::server;
+use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Schemas};
 use crate::declarative::EMPTY_HASH;
 use crate::node::certificates::{self, Replaceable};
 use crate::node::declared::{self, Declared, declared};
+use crate::node::metrics::NodeMetrics;
 use crate::node::proxy::Proxy;
 use crate::node::signals::{Signals, Told};
 use crate::node::vitals::Running;
 use crate::node::{StartError, listeners, log, terms};
+use crate::plugin::redis::Redis;
 use crate::plugin::{self, Descriptor, Handles};
 use crate::plugins::PLUGINS;
 use crate::proxy::server::Counters;
-use crate::settings::Settings;
 use crate::settings::value::{Database, LogTarget};
+use crate::settings::{self, Settings};
 use crate::snapshot::Builder;
 use crate::store::{Embedded, Store};
+
+/// Upper bounds, in seconds, of the time in which changes take effect.
+const APPLY: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
+/// How long a node that stops waits for log records to be written.
+const LOGS: Duration = Duration::from_secs(5);
 
 /// A running node.
 pub struct Node {
@@ -39,6 +51,8 @@ pub struct Node {
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
+    handles: Arc<Handles>,
+    redis: Connections,
     /// Kept while the node runs: the thread of the actors.
     actors: Arbiter,
     _pid: PidFile,
@@ -48,8 +62,13 @@ impl Node {
     /// Brings everything up: store, actors, first snapshot, listeners.
     pub async fn start(settings: Settings) -> Result<Self, StartError> {
         let log = log::start(settings.log_level);
+        let file = settings.file().map_or("none".to_owned(), |file| file.display().to_string());
+        tracing::info!(version = env!("CARGO_PKG_VERSION"), prefix = %settings.prefix.display(), file, "starting");
         for (name, why) in settings.without_effect() {
-            tracing::info!(name, why, "a setting has no effect");
+            match why {
+                settings::UNKNOWN => tracing::warn!(name, why, "a setting has no effect"),
+                why => tracing::info!(name, why, "a setting has no effect"),
+            }
         }
         let signals = Signals::new().map_err(|error| StartError::Io { what: "cannot listen to signals", error })?;
         prepare_prefix(&settings)?;
@@ -77,16 +96,25 @@ impl Node {
             settings.persistent_node_id().map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?;
         let identity = Identity::of(&settings, node_id);
         let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
-        let handles = Arc::new(Handles { node, ..Handles::default() });
+        let kept = Arc::new(plugin::cache::Cache::new(usize::try_from(settings.mem_cache_size.0).unwrap_or(usize::MAX)));
+        let handles = Arc::new(Handles { node, cache: Arc::clone(&kept), ..Handles::default() });
         let _ = handles.health.set(Arc::clone(&upstreams) as Arc<_>);
+        let defaults = terms::services(&settings)?;
+        let redis = Connections::new(arbiter.clone(), resolver.clone(), defaults.authorities.clone(), defaults.tls_verify_depth);
+        let _ = handles.redis.set(Arc::new(redis.clone()));
+        let _ = handles.cache_owner.set(Arc::new(cache::Handle::start(kept, &arbiter)));
         let _ = RateLimits::start(Arc::clone(&handles.counters), &arbiter);
+        handles.files.written_by(Box::new(FileWriters(arbiter.clone())));
+        handles.metrics.show_targets(Arc::clone(&upstreams) as Arc<_>);
 
-        let mut builder = Builder::new(settings.router_flavor, terms::services(&settings)?, Arc::clone(&handles), resolver);
+        let mut builder = Builder::new(settings.router_flavor, defaults, Arc::clone(&handles), resolver);
         let first = Arc::new(catalog.clone());
         let snapshot = Arc::new(ArcSwap::from_pointee(builder.build(Arc::clone(&first), upstreams.reconcile(&first))));
         let publish = {
             let (snapshot, upstreams, builder) = (Arc::clone(&snapshot), Arc::clone(&upstreams), Mutex::new(builder));
+            let applied = handles.metrics.histogram("troop_configuration_apply_seconds", "Time from a stored change to its effect", APPLY);
             Arc::new(move |catalog: &Arc<Catalog>, _: &[crate::catalog::Edit]| {
+                let _timer = applied.start_timer();
                 let balancers = upstreams.reconcile(catalog);
                 snapshot.store(Arc::new(builder.lock().build(Arc::clone(catalog), balancers)));
             })
@@ -94,12 +122,29 @@ impl Node {
         let configuration = Configuration::start(&arbiter, store, catalog, schemas.clone(), publish);
 
         let counters = Arc::new(Counters::default());
+        let names = Arc::clone(&snapshot);
+        handles.metrics.name_by(move || names.load_full());
         let running = Running {
             counters: Arc::clone(&counters),
             catalog: configuration.current(),
             dbless,
             unready: Arc::new(AtomicBool::new(false)),
+            metrics: enabled.iter().any(|plugin| plugin.name == "prometheus").then(|| Arc::clone(&handles.metrics)),
         };
+        let vitals = Arc::new(running);
+        let store = Arc::downgrade(&vitals);
+        handles.metrics.register(Box::new(NodeMetrics {
+            id: node_id.to_string(),
+            connections: Arc::clone(&counters),
+            rate_limits: Arc::clone(&handles.counters),
+            traffic: Arc::clone(&handles.metrics.traffic),
+            redis_failures: Box::new({
+                let redis = redis.clone();
+                move || redis.failures()
+            }),
+            reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
+        }));
+
         let context = Arc::new(Context {
             node: identity,
             options: Options::of(&settings),
@@ -109,9 +154,10 @@ impl Node {
             writer: Arc::new(configuration),
             configuration_hash: ArcSwap::from_pointee(hash),
             loading: tokio::sync::Mutex::default(),
+            handles: Arc::clone(&handles),
             health: upstreams,
             log_levels: Arc::clone(&log) as Arc<_>,
-            vitals: Arc::new(running),
+            vitals,
         });
         let serve = |error| StartError::Io { what: "cannot serve the Admin API", error };
         let mut servers = Vec::new();
@@ -127,7 +173,7 @@ impl Node {
             [(certificates::Listener::Admin, admin_api.certificate), (certificates::Listener::Status, status_api.certificate)];
         let proxy = Proxy::start(&settings, sockets, snapshot, counters)?;
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings, proxy, certificates, servers, signals, log, actors, _pid: pid })
+        Ok(Self { settings, proxy, certificates, servers, signals, log, handles, redis, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -139,14 +185,21 @@ impl Node {
         loop {
             match self.signals.next().await {
                 Told::Stop => break,
-                Told::Reload => match self.reload() {
-                    Ok(()) => tracing::info!("settings and certificates are read again"),
-                    Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
-                },
+                Told::Reload => {
+                    self.handles.files.reopen();
+                    match self.reload() {
+                        Ok(()) => tracing::info!("settings and certificates are read again"),
+                        Err(error) => tracing::error!(%error, "the settings cannot be read again; the old ones stay"),
+                    }
+                }
             }
         }
         tracing::info!("stopping: requests under way are finished");
         self.proxy.stop().await;
+        self.redis.settle().await;
+        if !self.handles.files.settled(LOGS).await {
+            tracing::error!("log records are still waiting for their files and are lost");
+        }
         for handle in handles {
             handle.stop(true).await;
         }
@@ -189,8 +242,14 @@ pub fn schemas(settings: &Settings, enabled: Vec<&'static Descriptor>) -> Schema
         "plugins" => enabled.iter().find(|p| p.name == name).map(|p| p.chosen()),
         _ => None,
     };
-    let expressions = settings.router_flavor == crate::router::Flavor::Expressions;
-    Schemas { choose: Arc::new(choose), features: if expressions { vec!["expressions"] } else { Vec::new() } }
+    let mut features = Vec::new();
+    if settings.router_flavor == crate::router::Flavor::Expressions {
+        features.push("expressions");
+    }
+    if settings.nginx_http_lua_shared_dict.is_some() {
+        features.push("shared_dict");
+    }
+    Schemas { choose: Arc::new(choose), features }
 }
 
 /// The access log that a setting names.

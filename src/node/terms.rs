@@ -2,6 +2,9 @@
 
 use std::time::Duration;
 
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+
 use crate::actors::resolver::{DnsOptions, Order};
 use crate::node::StartError;
 use crate::proxy::client::PoolLimits;
@@ -106,5 +109,21 @@ pub fn services(settings: &Settings) -> Result<ServiceDefaults, StartError> {
         (Some(cert), Some(key)) if settings.client_ssl => Some((read(cert)?, read(key)?)),
         _ => None,
     };
-    Ok(ServiceDefaults { tls_verify: settings.nginx_proxy_proxy_ssl_verify, client_certificate })
+    let mut authorities = Vec::new();
+    for entry in settings.lua_ssl_trusted_certificate.iter() {
+        if entry == "system" {
+            authorities.extend(rustls_native_certs::load_native_certs().certs);
+            continue;
+        }
+        let unusable = |error: String| StartError::Settings(format!("lua_ssl_trusted_certificate: {error}"));
+        let text = files::pem(entry).map_err(unusable)?;
+        let read: Result<Vec<_>, _> = CertificateDer::pem_slice_iter(text.as_bytes()).collect();
+        authorities.extend(read.map_err(|error| unusable(error.to_string()))?);
+    }
+    Ok(ServiceDefaults {
+        tls_verify: settings.nginx_proxy_proxy_ssl_verify,
+        tls_verify_depth: settings.lua_ssl_verify_depth as usize,
+        authorities,
+        client_certificate,
+    })
 }

@@ -15,7 +15,8 @@ use crate::settings::value::{
 };
 
 /// Declares [`Settings`], [`TABLE`] and the way from texts to typed values. `name: Type = "default" [= alias] [secret] [live];`
-/// A secret is never shown; a live setting takes effect when settings are read again.
+/// A secret is never shown; a live setting takes effect when settings are read again; an `[idle]` one is used by no code, which
+/// `tests/tidy.rs` sees to.
 macro_rules! settings {
     ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(= $alias:ident)? $([$flag:ident])*;)+) => {
         /// The settings of a node, as the file, the `KONG_*` and `TROOP_*` variables and the command line make them.
@@ -29,7 +30,7 @@ macro_rules! settings {
             pub(super) sources: Sources,
         }
 
-        /// Every setting that does something.
+        /// Every setting of this program.
         pub static TABLE: &[Setting] = &[$(Setting {
             name: stringify!($name),
             aliases: &[$(stringify!($alias))?],
@@ -37,6 +38,7 @@ macro_rules! settings {
             default: $default,
             doc: concat!($($doc, "\n"),+),
             secret: flagged(&[$(stringify!($flag)),*], "secret"),
+            idle: flagged(&[$(stringify!($flag)),*], "idle"),
             live: flagged(&[$(stringify!($flag)),*], "live"),
         }),+];
 
@@ -81,7 +83,7 @@ settings! {
     /// The least severe messages that are logged, on standard error.
     log_level: LogLevel = "notice" [live];
     /// File for a line per proxied request (`logs/access.log`, under the prefix, or `/dev/stdout`), or `off`.
-    proxy_access_log: LogTarget = "off";
+    proxy_access_log: LogTarget = "off" [idle];
     /// File for a line per request to the Admin API, or `off`.
     admin_access_log: LogTarget = "off";
     /// File for a line per request to the status API, or `off`.
@@ -93,7 +95,7 @@ settings! {
     /// Plugins that may be configured: `bundled`, `off`, or names.
     plugins: Vec<String> = "bundled";
     /// Vaults that references may name: `bundled` (which is `env`), `off`, or names.
-    vaults: Vec<String> = "bundled";
+    vaults: Vec<String> = "bundled" [idle];
 
     // Listeners.
     /// Addresses on which requests are proxied, or `off`. Flags: ssl, http2, proxy_protocol, reuseport, backlog=N, ipv6only=on|off,
@@ -192,7 +194,7 @@ settings! {
     /// Greatest size of a request's body; 0 is no limit.
     nginx_http_client_max_body_size: Size = "0" [live];
     /// What of a request's body is held in memory before a buffered request goes on.
-    client_body_buffer_size: Size = "8k" = nginx_http_client_body_buffer_size;
+    client_body_buffer_size: Size = "8k" = nginx_http_client_body_buffer_size [idle];
     /// Number and size of the buffers for a request's head; one line must fit in one buffer.
     nginx_http_large_client_header_buffers: HeadBuffers = "4 8k" = nginx_proxy_large_client_header_buffers [live];
     /// Requests at the same time on one HTTP/2 connection.
@@ -200,15 +202,18 @@ settings! {
     /// Greatest size of a body sent to the Admin API.
     nginx_admin_client_max_body_size: Size = "10m";
     /// Header fields of a request that are looked at.
-    lua_max_req_headers: u32 = "100";
+    lua_max_req_headers: u32 = "100" [idle];
     /// Header fields of an answer that plugins look at.
-    lua_max_resp_headers: u32 = "100";
+    lua_max_resp_headers: u32 = "100" [idle];
     /// Query arguments that plugins look at.
-    lua_max_uri_args: u32 = "100";
+    lua_max_uri_args: u32 = "100" [idle];
     /// Arguments of a form that plugins look at.
-    lua_max_post_args: u32 = "100";
-    /// Memory for what plugins keep between requests.
+    lua_max_post_args: u32 = "100" [idle];
+    /// Memory for answers that proxy-cache keeps, on this node, for all configurations together. One answer takes at most a sixteenth.
     mem_cache_size: Size = "128m";
+    /// A dictionary, `name size`, that `dictionary_name` of proxy-cache may name besides Kong's own. They are all one memory, so that
+    /// with this setting any name is taken.
+    nginx_http_lua_shared_dict: Option<String> = "";
 
     // Configuration.
     /// Where configuration is kept: `embedded` (a file under the prefix) or `off` (declared, in memory). `postgres` is refused by
@@ -264,7 +269,7 @@ settings! {
 
     // Tracing.
     /// What spans are made of: `off`, `all`, or names.
-    tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing;
+    tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing [idle];
     /// Share of requests that are traced, 0 to 1.
-    tracing_sampling_rate: f64 = "0.01" = opentelemetry_tracing_sampling_rate;
+    tracing_sampling_rate: f64 = "0.01" = opentelemetry_tracing_sampling_rate [idle];
 }

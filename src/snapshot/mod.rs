@@ -20,6 +20,7 @@ pub mod upstream_tls;
 use std::any::Any;
 use std::sync::Arc;
 
+use imbl::Vector;
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
@@ -39,8 +40,8 @@ pub use upstream_tls::UpstreamTls;
 pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     router: Router,
-    /// In the order in which the router knows the routes.
-    routes: Vec<Arc<RouteEntry>>,
+    /// By the places that the router knows.
+    routes: Vector<Option<Arc<RouteEntry>>>,
     global: Arc<Plan>,
     rewriters: Vec<Instance>,
     flavor: Flavor,
@@ -68,7 +69,7 @@ impl Snapshot {
     pub fn find_route(&self, x: &Exchange) -> Option<Found> {
         let query = Query::of(x);
         let found = self.router.find(&query)?;
-        let entry = Arc::clone(self.routes.get(found.index)?);
+        let entry = Arc::clone(self.routes.get(found.place)?.as_ref()?);
         Some(Found { entry, captures: found.captures, prefix: found.prefix })
     }
 
@@ -123,4 +124,11 @@ impl World for Snapshot {
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object> {
         Some(self.catalog.get(entity, &id)?.object())
     }
+
+    fn logged(&self, entity: &'static str, id: Uuid) -> Option<&serde_json::value::RawValue> {
+        Some(self.catalog.get(entity, &id)?.logged())
+    }
 }
+
+#[cfg(test)]
+mod tests;

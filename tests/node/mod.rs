@@ -1,6 +1,9 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
+mod cli;
 mod http2;
+mod logs;
+mod metrics;
 mod tls;
 
 use std::io::{Read, Write};

@@ -124,7 +124,11 @@ fn frames_of_a_wrong_size_or_with_wrong_values() {
     on_worker(check(&[
         ("more padding than frame", Connection(PROTOCOL_ERROR), [post(1, "/never", &[]), frame(DATA, PADDED, 1, [6, 0, 0])].concat()),
         ("HEADERS with more padding", Connection(PROTOCOL_ERROR), frame(HEADERS, WHOLE | PADDED, 1, [9, 0, 0])),
-        ("a frame of more than 16384 bytes", Connection(6), [post(1, "/never", &[]), frame(DATA, 0, 1, vec![0; 16385])].concat()),
+        (
+            "a frame of more than 16384 bytes",
+            Connection(FRAME_SIZE_ERROR),
+            [post(1, "/never", &[]), frame(DATA, 0, 1, vec![0; 16385])].concat(),
+        ),
         ("PRIORITY of 4 bytes", Connection(PROTOCOL_ERROR), frame(PRIORITY, 0, 1, [0; 4])),
         ("RST_STREAM of 3 bytes", Connection(PROTOCOL_ERROR), [get(1, "/never"), frame(RST_STREAM, 0, 1, [0; 3])].concat()),
         ("PING of 6 bytes", Connection(PROTOCOL_ERROR), frame(PING, 0, 0, "123456")),

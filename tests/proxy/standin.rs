@@ -43,6 +43,10 @@ impl World for Nothing {
     fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
         None
     }
+
+    fn logged(&self, _: &'static str, _: Uuid) -> Option<&serde_json::value::RawValue> {
+        None
+    }
 }
 
 /// What the handler saw.
@@ -176,7 +180,7 @@ impl Handler for StandIn {
     }
 
     fn refuse(&self, status: u16, _: Option<&Request>, _: &Rc<Connection>) -> Response {
-        let mut response = Response { status: if status >= 490 && status < 500 { 400 } else { status }, ..Response::default() };
+        let mut response = Response { status: if (490..500).contains(&status) { 400 } else { status }, ..Response::default() };
         response.headers.append("Content-Type", "text/plain");
         response.body = Body::Bytes(format!("refused {status}").into());
         response

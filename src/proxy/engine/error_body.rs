@@ -125,7 +125,7 @@ pub fn render(reply: Reply, form: Form, request_id: &RequestId, templates: &Temp
     }
     let message = match body {
         ReplyBody::Bytes(bytes) => return put_body(response, bytes),
-        ReplyBody::Empty => return put_body(response, Bytes::new()),
+        ReplyBody::Empty | ReplyBody::InPlace => return put_body(response, Bytes::new()),
         ReplyBody::Message(message) => message,
         ReplyBody::Default => default_message(status),
     };

@@ -288,7 +288,7 @@ impl<'a> Fields<'a> {
             }
             _ => {}
         }
-        request.headers.append(name, value);
+        request.headers.append_checked(name, value);
         Ok(())
     }
 

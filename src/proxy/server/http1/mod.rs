@@ -28,7 +28,7 @@ use tokio::io::AsyncWrite;
 
 use crate::http::{Body, Method, Request, Version};
 use crate::plugin::Exchange;
-use crate::plugin::exchange::Source;
+use crate::plugin::exchange::{Delivery as Delivered, Source};
 use crate::proxy::handler::{Connection, End, Handler};
 use crate::proxy::server::counters::Phase;
 use crate::proxy::server::worker::{Direction, READ, Shared, Watched};
@@ -200,7 +200,14 @@ impl<H: Handler> Server<'_, H> {
         }
         let date = (exchange.source == Source::Gateway).then_some(&shared.date);
         let circumstances = Circumstances { version: asked.version, head: asked.head, keep_alive, date };
-        io.output.write(|out| answer::write(out, &exchange.response, &circumstances))
+        let delivery = io.output.write(|out| answer::write(out, &exchange.response, &circumstances));
+        let length = match delivery.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None | Framing::Chunked | Framing::UntilClose => None,
+        };
+        let chunked = delivery.framing == Framing::Chunked;
+        exchange.delivery = Some(Delivered { length, chunked, keep_alive: delivery.keep_alive });
+        delivery
     }
 
     /// Writes the body of the answer, and the head that is queued with its first bytes.

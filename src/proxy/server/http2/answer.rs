@@ -126,7 +126,7 @@ impl Sending<'_> {
             let (mut chunk, last) = match polled.await {
                 None => return End::ClientGone,
                 Some(Some(Ok(chunk))) => (chunk, body.length() == Some(0)),
-                Some(Some(Err(_))) => return self.broken(),
+                Some(Some(Err(_))) => return self.broken().await,
                 Some(None) => (Bytes::new(), true),
             };
             filter(&mut chunk, last);
@@ -136,7 +136,7 @@ impl Sending<'_> {
                 *left -= chunk.len() as u64;
             }
             if last && left.is_some_and(|left| left > 0) {
-                return self.broken();
+                return self.broken().await;
             }
             let trailers = match &mut body {
                 Body::Stream(source) if last => source.trailers().map(|fields| fields_of(&fields)),
@@ -155,7 +155,9 @@ impl Sending<'_> {
     }
 
     /// Breaks off, so that what was sent is not taken for the whole.
-    fn broken(&mut self) -> End {
+    async fn broken(&mut self) -> End {
+        // the reset would overtake what waits to be written: it is the connection's turn first
+        tokio::task::yield_now().await;
         self.stream.send_reset(Reason::INTERNAL_ERROR);
         End::UpstreamGone
     }

@@ -7,12 +7,10 @@
 //! | [`io`] | the connection's bytes, limited in time and counted |
 //! | [`ledger`] | what a connection's streams do, and what of it is abuse |
 //!
-//! What a client can make the server keep is bounded. The h2 crate bounds heads ([`Limits::head`], beyond which it answers 431
-//! or ends the connection), CONTINUATION frames, small DATA frames, streams open at a time, streams reset before they were
-//! looked at and streams refused for errors, and it reads nothing while an answer to a PING or SETTINGS waits to be written.
-//! Time limits, requests per connection and the rest of abuse are seen to here.
-//!
-//! [`Limits::head`]: crate::proxy::server::Limits::head
+//! What a client can make the server keep is bounded. The h2 crate bounds heads (what [`Limits`] allow in bytes and fields,
+//! beyond which it answers 431 or ends the connection), CONTINUATION frames, small DATA frames, streams open at a time, streams
+//! reset before they were looked at and streams refused for errors, and it reads nothing while an answer to a PING or SETTINGS
+//! waits to be written. Time limits, requests per connection and the rest of abuse are seen to here.
 
 pub mod answer;
 pub mod io;
@@ -29,7 +27,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 
-use crate::http::Method;
+use crate::http::{Headers, Method};
 use crate::plugin::Exchange;
 use crate::proxy::handler::{Connection, End, Handler};
 use crate::proxy::server::worker::{Direction, Watched};
@@ -41,6 +39,8 @@ use ledger::{Ledger, Open};
 
 /// Bytes that a client may send of one body, and of all, before they are taken.
 const WINDOW: u32 = 256 * 1024;
+/// What a field counts for beside its bytes (RFC 9113, section 6.5.2).
+const FIELD: usize = 32;
 /// Bytes of one answer that wait to be written.
 const SEND_BUFFER: usize = 64 * 1024;
 /// What a client is told that should speak HTTP/2 and does not (RFC 9113, section 3.4): an empty SETTINGS, and GOAWAY with
@@ -122,13 +122,14 @@ pub async fn serve<H: Handler>(
 }
 
 fn builder(limits: &Limits) -> Builder {
+    let list = limits.head.saturating_add(limits.fields.saturating_mul(FIELD));
     let mut builder = Builder::new();
     builder
         .max_concurrent_streams(limits.streams)
         .initial_window_size(WINDOW)
         .initial_connection_window_size(4 * WINDOW)
         .max_send_buffer_size(SEND_BUFFER)
-        .max_header_list_size(u32::try_from(limits.head).unwrap_or(u32::MAX));
+        .max_header_list_size(u32::try_from(list).unwrap_or(u32::MAX));
     builder
 }
 
@@ -155,7 +156,7 @@ async fn exchange<H: Handler>(
         worker.shared.give_request(ours);
         return;
     }
-    let announced = ours.body.length().unwrap_or(0);
+    let asked = head_size(ours.method.as_str().len() + ours.target.len(), &ours.headers);
     let mut x = handler.begin(ours, &connection);
     let gone = {
         let mut answered = pin!(handler.respond(&mut x));
@@ -173,6 +174,7 @@ async fn exchange<H: Handler>(
     } else {
         let body = std::mem::take(&mut x.response.body);
         let answer = head_of(&x.response);
+        x.size.response = head_size(STATUS, &x.response.headers);
         let exchange: &mut Exchange = &mut x;
         let sender = Sender { respond: &mut respond, ledger: &ledger, limit: limits.send_timeout };
         let filter = |chunk: &mut Bytes, last: bool| {
@@ -181,6 +183,15 @@ async fn exchange<H: Handler>(
         };
         sender.send(answer, head, body, filter).await
     };
-    x.size.request = x.size.request.saturating_sub(announced) + received.get();
+    x.size.request = asked + received.get();
+    x.size.response += x.size.response_body;
     worker.shared.give_request(handler.finish(x, end));
+}
+
+/// Digits of a status.
+const STATUS: usize = 3;
+
+/// Bytes of a head before it is compressed: its fields, and the values of those that have no name in HTTP/1.
+fn head_size(first: usize, headers: &Headers) -> u64 {
+    (first + headers.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>()) as u64
 }

@@ -49,7 +49,7 @@ pub fn read(
         return Err(HEAD_TOO_LARGE);
     }
     let host = host(parts.uri.authority().map(|a| a.as_str().as_bytes()), &parts.headers)?;
-    ours.headers.append("host", host);
+    ours.headers.append_checked(b"host", host);
     let mut size = target.len() + host.len();
     let mut cookies: Vec<u8> = Vec::new();
     for (name, value) in &parts.headers {
@@ -68,11 +68,14 @@ pub fn read(
                 }
                 cookies.extend_from_slice(value);
             }
-            name => ours.headers.append(name, value),
+            name => ours.headers.append_checked(name.as_bytes(), value),
         }
     }
+    if size > limits.head {
+        return Err(HEAD_TOO_LARGE);
+    }
     if !cookies.is_empty() {
-        ours.headers.append("cookie", &cookies);
+        ours.headers.append_checked(b"cookie", &cookies);
     }
     ledger.useful(size);
     ours.body = match body.is_end_stream() {
@@ -221,7 +224,7 @@ fn reason(error: &h2::Error) -> BodyError {
 fn headers_of(fields: &http::HeaderMap) -> Headers {
     let mut headers = Headers::new();
     for (name, value) in fields {
-        headers.append(name.as_str(), value.as_bytes());
+        headers.append_checked(name.as_str().as_bytes(), value.as_bytes());
     }
     headers
 }
