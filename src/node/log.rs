@@ -45,7 +45,9 @@ pub fn start(level: LogLevel) -> Arc<Log> {
     Arc::clone(log)
 }
 
-/// Kong's eight levels on the five that there are. What the server under the Admin API says of itself is for `debug`.
+/// Kong's eight levels on the five that there are. What the server under the Admin API says of itself is for `debug`; what the h2
+/// crate says of frames is left out: any client could fill the log with its warnings, and the proxy says itself why a connection
+/// ends.
 fn filter(level: LogLevel) -> Targets {
     let (level, of_server) = match level {
         LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::DEBUG),
@@ -53,7 +55,7 @@ fn filter(level: LogLevel) -> Targets {
         LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
         LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => (LevelFilter::ERROR, LevelFilter::ERROR),
     };
-    Targets::new().with_default(level).with_target("actix_server", of_server)
+    Targets::new().with_default(level).with_target("actix_server", of_server).with_target("h2", LevelFilter::ERROR)
 }
 
 impl Log {

@@ -1,6 +1,7 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
 mod cli;
+mod http2;
 mod logs;
 mod metrics;
 mod tls;

@@ -68,7 +68,7 @@ impl Seen {
 }
 
 /// Answers by path: `/echo` with the request's body once it is complete, `/pipe` with the body as it comes, `/feed` with what
-/// the test feeds, `/ignore` without looking at the body, `/never` not at all, `/upgrade` with a tunnel that echoes, `/flood`
+/// the test feeds, `/trailers` with nothing once body and trailers are complete, `/ignore` without looking at the body, `/never` not at all, `/upgrade` with a tunnel that echoes, `/flood`
 /// without end.
 #[derive(Default)]
 pub struct StandIn {
@@ -115,6 +115,19 @@ impl Handler for StandIn {
             "/pipe" => std::mem::take(&mut exchange.request.body),
             "/feed" => Body::Stream(Box::new(self.feed.borrow_mut().pop_front().expect("the test has fed something"))),
             "/flood" => Body::Stream(Box::new(Flood(Rc::clone(&self.flooded)))),
+            "/trailers" => {
+                let mut body = std::mem::take(&mut exchange.request.body);
+                while let Some(chunk) = std::future::poll_fn(|cx| body.poll_chunk(cx)).await {
+                    assert!(!chunk.expect("a whole body").is_empty(), "no chunk is empty");
+                }
+                if let Body::Stream(source) = &mut body
+                    && let Some(trailers) = source.trailers()
+                {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    self.seen.borrow_mut()[at].trailers = trailers.iter().map(|(n, v)| (text(n), text(v))).collect();
+                }
+                Body::Empty
+            }
             "/never" => std::future::pending().await,
             "/later" => {
                 tokio::time::sleep(Duration::from_millis(50)).await;

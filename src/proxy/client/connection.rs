@@ -10,9 +10,9 @@ use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::http::{Body, Response};
-use crate::proxy::client::deadline::Deadline;
 use crate::proxy::client::head::{self, Framing, Parsed};
 use crate::proxy::client::{Ask, Failure};
+use crate::proxy::deadline::Deadline;
 use crate::proxy::stream::Stream;
 use crate::snapshot::Timeouts;
 

@@ -11,7 +11,6 @@
 pub mod body;
 pub mod chunked;
 pub mod connection;
-pub mod deadline;
 pub mod head;
 pub mod pool;
 

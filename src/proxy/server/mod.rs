@@ -39,7 +39,8 @@ pub struct Limits {
     pub head: usize,
     /// Most header fields.
     pub fields: usize,
-    /// Requests after which a connection is closed: `nginx_http_keepalive_requests`.
+    /// Requests after which a connection is closed, over HTTP/2 once those under way are answered:
+    /// `nginx_http_keepalive_requests`.
     pub keepalive_requests: u64,
     /// Most bytes of a body that nobody wants which are read so that the connection can be used again.
     pub discarded: u64,
@@ -57,7 +58,8 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// How long bytes are read and thrown away before a connection is closed that the client still sends on.
     pub lingering_timeout: Duration,
-    /// How long an idle connection stays open once the node shuts down, for a request that is on its way.
+    /// How long an idle connection stays open once the node shuts down, or once an HTTP/2 client was told to leave, for a request
+    /// that is on its way.
     pub drain_grace: Duration,
 }
 
