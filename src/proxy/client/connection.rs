@@ -6,6 +6,7 @@ use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
@@ -78,7 +79,12 @@ impl Connection {
     /// connections found it.
     pub fn is_closed_now(&self) -> bool {
         let mut byte = [0];
-        matches!(recv(self.stream.tcp().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT), Ok(0))
+        match recv(self.stream.tcp().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => false,
+            // over TLS something may have come that is no part of an answer
+            Ok(1..) => matches!(self.stream, Stream::Tcp(_)),
+            Ok(0) | Err(_) => true,
+        }
     }
 
     pub(super) fn into_parts(self) -> (Stream, BytesMut) {
