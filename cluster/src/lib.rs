@@ -1,0 +1,5 @@
+//! The replicated configuration of a cluster of gateways: every node takes writes, keeps everything, and ends with the same.
+
+pub mod clock;
+pub mod id;
+pub mod record;
