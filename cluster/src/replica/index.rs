@@ -138,12 +138,11 @@ impl Index {
         if claims.is_empty() {
             self.claims.remove(&value);
         }
+        touched.insert(key.clone());
         if before != after {
             let owners = || before.iter().chain(&after).cloned();
             doubtful.extend(owners());
             touched.extend(owners());
-        } else if enter {
-            touched.insert(key.clone());
         }
     }
 
