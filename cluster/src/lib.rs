@@ -3,5 +3,11 @@
 pub mod clock;
 pub mod effective;
 pub mod id;
+pub mod lease;
 pub mod record;
+pub mod repair;
 pub mod replica;
+pub mod wire;
+
+/// The most nodes of a cluster.
+pub const MAX_MEMBERS: usize = 64;
