@@ -351,7 +351,7 @@ impl Leases {
             let left = cap.saturating_sub(ledger.outstanding(share, members));
             answers.push((question.from, Message::Grant { number: question.number, name: name.clone(), amount, left }));
         }
-        for to in ledger.to_recall() {
+        for to in ledger.newly_recalled() {
             answers.push((to, Message::Recall { window: ledger.window.clone() }));
         }
         if let Some(to) = successor

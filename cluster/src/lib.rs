@@ -2,6 +2,7 @@
 
 pub mod clock;
 pub mod effective;
+pub mod engine;
 pub mod id;
 pub mod lease;
 pub mod record;

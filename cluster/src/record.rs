@@ -26,7 +26,8 @@ const FORMAT: u8 = 1;
 /// Which version of a record: the causal length of its life, then the stamp of the edit.
 ///
 /// `life` is odd while the entity is alive and even when it is deleted; each delete and each re-creation adds one. A delete
-/// therefore beats every edit that had not seen it, whatever the clocks say.
+/// therefore beats every edit that had not seen it, whatever the clocks say. The first life of a key is not number 1 but an odd
+/// number made of the time, so that it beats whatever a node may still have of an entity that others have forgotten.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
 pub struct Version {
     pub life: u64,

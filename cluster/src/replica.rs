@@ -88,6 +88,7 @@ impl Replica {
         }
         replica.raise_horizon(horizon);
         replica.conflicts = Conflicts::default();
+        replica.touched.clear();
         replica
     }
 
@@ -152,7 +153,7 @@ impl Replica {
             Some(here) if record.beats(here) => Outcome::Applied,
             Some(_) => Outcome::Known,
             None if !record.is_alive() && record.version.stamp.millis() <= self.digest.horizon => Outcome::Known,
-            None if self.digest.horizon > 0 && record.born.millis() <= self.digest.horizon => Outcome::TooOld,
+            None if record.is_alive() && self.digest.horizon > 0 && record.born.millis() <= self.digest.horizon => Outcome::TooOld,
             None => Outcome::Applied,
         }
     }
@@ -212,7 +213,7 @@ impl Replica {
     }
 
     /// The tombstones that the horizon would purge.
-    fn purged_by(&self, horizon: u64) -> Vec<Key> {
+    pub fn purged_by(&self, horizon: u64) -> Vec<Key> {
         let purged = |record: &&Record| !record.is_alive() && record.version.stamp.millis() <= horizon;
         self.records().filter(purged).map(|record| record.key.clone()).collect()
     }
@@ -246,13 +247,18 @@ impl Replica {
 
     /// The records that `drop_unseen` would drop.
     pub fn unseen(&self, seen: &BTreeSet<Key>, horizon: u64) -> Vec<Key> {
-        let old = self.records().filter(|record| record.born.millis() <= horizon && !record.key.is_internal());
+        let old = self.records().filter(|record| record.born.millis() <= horizon);
         old.filter(|record| !seen.contains(&record.key)).map(|record| record.key.clone()).collect()
     }
 
     /// The keys that are to be looked at again since the last call, with what stands there now.
     pub fn take_changes(&mut self) -> Vec<Change> {
         std::mem::take(&mut self.touched).into_iter().map(|key| self.change(key)).collect()
+    }
+
+    /// Names the key among the next changes.
+    pub fn look_again(&mut self, key: Key) {
+        self.touched.insert(key);
     }
 
     /// How a key stands.

@@ -100,7 +100,7 @@ impl Ledger {
     }
 
     /// Whom to ask to give back, once.
-    pub fn to_recall(&mut self) -> Vec<NodeId> {
+    pub fn newly_recalled(&mut self) -> Vec<NodeId> {
         let Some(recall) = &mut self.recall else { return Vec::new() };
         if std::mem::replace(&mut recall.sent, true) {
             return Vec::new();

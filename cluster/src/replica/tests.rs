@@ -52,10 +52,10 @@ fn deleted(record: &Record, millis: u64) -> Record {
 
 #[test]
 fn what_is_kept_up_to_date_is_what_the_specification_says() {
-    for seed in 0..300 {
+    for seed in 0..100 {
         let mut rng = SmallRng::seed_from_u64(seed);
         let mut replica = Replica::default();
-        for step in 0..60 {
+        for step in 0..50 {
             if rng.random_range(0..15) == 0 {
                 let key = Key::new("t", format!("{}", rng.random_range(0..12)));
                 replica.remove(&key);
@@ -197,7 +197,7 @@ fn a_raised_horizon_purges_and_refuses_what_may_have_been_deleted() {
     let tombstone = deleted(&gone, 20);
     replica.apply(tombstone.clone());
     assert_eq!(replica.raise_horizon(19), []);
-    assert_eq!(replica.raise_horizon(20), [gone.key.clone()]);
+    assert_eq!(replica.raise_horizon(20), std::slice::from_ref(&gone.key));
     assert_eq!(replica.digest().count, 1);
     assert_eq!(replica.apply(tombstone), Outcome::Known);
     assert_eq!(replica.apply(gone.clone()), Outcome::TooOld);
@@ -217,7 +217,7 @@ fn after_a_complete_snapshot_only_what_is_young_survives_unseen() {
     for record in [&old, &young, &seen] {
         replica.apply(record.clone());
     }
-    assert_eq!(replica.drop_unseen(&BTreeSet::from([seen.key.clone()]), 40), [old.key.clone()]);
+    assert_eq!(replica.drop_unseen(&BTreeSet::from([seen.key.clone()]), 40), std::slice::from_ref(&old.key));
     assert!(replica.get(&young.key).is_some() && replica.get(&seen.key).is_some());
     assert_eq!(replica.conflicts().iter().filter(|c| c.reason == Reason::TooOld).count(), 1);
 }
