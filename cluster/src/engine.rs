@@ -197,6 +197,11 @@ impl Engine {
         &self.replica
     }
 
+    /// Whether changes are among the records that are not in effect yet.
+    pub fn is_applying(&self) -> bool {
+        self.inflight.as_ref().is_some_and(Batch::is_committed)
+    }
+
     pub fn is_ready(&self) -> bool {
         self.ready
     }

@@ -110,6 +110,12 @@ pub(super) struct Batch {
     committed: bool,
 }
 
+impl Batch {
+    pub fn is_committed(&self) -> bool {
+        self.committed
+    }
+}
+
 impl Engine {
     /// Starts the next batch if none is on its way.
     pub(super) fn pump(&mut self, now: Now) {

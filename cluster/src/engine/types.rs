@@ -187,6 +187,18 @@ pub enum Event {
     Stop,
 }
 
+impl Event {
+    /// The number under which the answer comes, if there is to be one.
+    pub fn ticket(&self) -> Option<u64> {
+        match self {
+            Self::Write { ticket, .. } | Self::Barrier { ticket, .. } | Self::Forget { ticket, .. } | Self::Release { ticket, .. } => {
+                Some(*ticket)
+            }
+            _ => None,
+        }
+    }
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Action {
     Send {
