@@ -48,6 +48,8 @@ pub struct Engine {
     rng: SmallRng,
     started: Option<Now>,
     numbers: u64,
+    /// When a node was reached whose state was not known.
+    reached_at: Option<u64>,
     ready: bool,
     ever_ready: bool,
     /// When this node last had all that a peer had, milliseconds of wall time.
@@ -93,6 +95,7 @@ impl Engine {
             rng: SmallRng::seed_from_u64(config.seed),
             started: None,
             numbers: 0,
+            reached_at: None,
             ready: kept.meta.ever_ready || !config.has_seeds,
             ever_ready: kept.meta.ever_ready,
             complete_at: kept.meta.complete_at,
@@ -138,6 +141,7 @@ impl Engine {
             Event::CommitFailed { commit, reason } => self.commit_failed(commit, &reason, now),
             Event::Applied { commit, rejected } => self.applied(commit, rejected, now),
             Event::Message { from, message } => self.message(from, message, now),
+            Event::Reached(node) => self.reached(node, now),
             Event::PeerUp(node) => self.peer_up(node, now),
             Event::PeerDown(node) => self.peer_down(node, now),
             Event::PeerState { node, state } => self.peer_state(node, state, now),

@@ -200,9 +200,9 @@ impl Mesh {
         learn(&self.shared, node, advertise);
     }
 
-    /// Stops dialing a node.
-    pub fn forget(&self, node: NodeId) {
-        lock(&self.shared.peers).remove(&node);
+    /// Stops dialing all nodes but these.
+    pub fn retain(&self, keep: impl Fn(&NodeId) -> bool) {
+        lock(&self.shared.peers).retain(|node, _| keep(node));
     }
 }
 

@@ -18,6 +18,8 @@ use crate::replica::Change;
 use crate::wire::Message;
 
 const TICK: Duration = Duration::from_millis(20);
+/// How often nodes are given up that are neither there nor members.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
 /// The most callers that wait for a version.
 const MAX_WAITING: usize = 10_000;
 
@@ -108,14 +110,14 @@ impl Driver {
 
     pub async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut heard: mpsc::Receiver<mesh::Event>) {
         let Some(mut finished) = self.finished.take() else { return };
-        self.start().await;
+        self.start(&mut finished).await;
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gossip = interval(Duration::from_millis((self.config.engine.gossip_interval / 5).max(10)));
         gossip.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forgetting = interval(FORGET_EVERY);
         loop {
             tokio::select! {
-                biased;
                 Some(event) = finished.recv() => {
                     self.busy -= 1;
                     self.give(event).await;
@@ -131,6 +133,7 @@ impl Driver {
                     self.leases.tick();
                 }
                 _ = gossip.tick() => self.look_at_members().await,
+                _ = forgetting.tick() => self.forget_strangers(),
                 reason = self.membership.ended() => self.begin_gossip_again(&reason).await,
             }
             if self.busy == 0
@@ -143,9 +146,14 @@ impl Driver {
     }
 
     /// What is kept is served, before there is any peer.
-    async fn start(&mut self) {
+    async fn start(&mut self, finished: &mut mpsc::Receiver<Event>) {
         // The first event writes down who is a suspect, before anything of it is put in effect.
         self.give(Event::Tick).await;
+        while self.busy > 0 {
+            let Some(event) = finished.recv().await else { return };
+            self.busy -= 1;
+            self.give(event).await;
+        }
         let kept = self.engine.in_effect();
         if !kept.is_empty() {
             for (key, reason) in self.storage.apply(kept).await {
@@ -257,6 +265,7 @@ impl Driver {
             mesh::Event::Up(node) => {
                 self.reached.insert(node);
                 self.membership.greet(node);
+                self.give(Event::Reached(node)).await;
                 self.compare_live().await;
             }
             mesh::Event::Down(node) => {
@@ -308,6 +317,13 @@ impl Driver {
         let mut all = live;
         all.insert(self.config.mesh.node);
         self.leases.members(all, members);
+    }
+
+    /// Nodes that were forgotten, or that never joined, are no longer dialed.
+    fn forget_strangers(&mut self) {
+        let members = self.engine.members();
+        let keep = |node: &NodeId| members.contains(node) || self.alive.contains_key(node) || self.reached.contains(node);
+        self.mesh.retain(keep);
     }
 
     async fn begin_gossip_again(&mut self, reason: &str) {

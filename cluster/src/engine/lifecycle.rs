@@ -112,7 +112,9 @@ impl Engine {
 
     /// A fresh node that finds no cluster to receive its configuration from begins one.
     fn look_around(&mut self, now: Now) {
-        let alone_for = now.mono.saturating_sub(self.started.map_or(0, |started| started.mono));
+        // Whoever has just been reached is going to tell what it has.
+        let since = self.started.map_or(0, |started| started.mono).max(self.reached_at.unwrap_or(0));
+        let alone_for = now.mono.saturating_sub(since);
         if self.ready || alone_for < self.config.alone_after {
             return;
         }

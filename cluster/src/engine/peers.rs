@@ -28,6 +28,12 @@ impl Peer {
 }
 
 impl Engine {
+    pub(super) fn reached(&mut self, node: NodeId, now: Now) {
+        if self.peers.get(&node).is_none_or(|peer| peer.state.is_none()) {
+            self.reached_at = Some(now.mono);
+        }
+    }
+
     pub(super) fn peer_up(&mut self, node: NodeId, _now: Now) {
         if node != self.config.node && (self.peers.len() < crate::MAX_MEMBERS * 2 || self.peers.contains_key(&node)) {
             self.peers.entry(node).or_default().live = true;

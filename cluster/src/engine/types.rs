@@ -53,7 +53,7 @@ impl Config {
             max_skew: 500,
             tombstone_life: 24 * 3_600_000,
             tombstone_max: 30 * 24 * 3_600_000,
-            alone_after: 3_000,
+            alone_after: 10_000,
             max_queued: 1_024,
             seed: 0,
         }
@@ -159,6 +159,9 @@ pub enum Event {
         from: NodeId,
         message: Message,
     },
+    /// There is a connection to a node, of which it is not known yet what it has.
+    Reached(NodeId),
+    /// It is alive, and there is a connection to it.
     PeerUp(NodeId),
     PeerDown(NodeId),
     PeerState {

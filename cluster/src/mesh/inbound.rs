@@ -139,25 +139,28 @@ async fn hear(shared: &Arc<Shared>, stream: Box<dyn Stream>, from: NodeId) -> Re
                 writer.flush().await?;
                 None
             }
-            Ok(Frame::Message(bytes)) => Message::decode(&bytes).ok().map(|message| Event::Message { from, message }),
+            Ok(Frame::Message(bytes)) => match Message::decode(&bytes) {
+                Ok(message) => Some(Event::Message { from, message }),
+                Err(_) => not_understood(shared),
+            },
             Ok(Frame::Gossip(bytes)) => Some(Event::Gossip { from, bytes }),
-            Ok(Frame::Hello(_) | Frame::Pong { .. }) | Err(_) => None,
+            Ok(Frame::Hello(_) | Frame::Pong { .. }) | Err(_) => not_understood(shared),
         };
-        match event {
-            Some(event) => {
-                if shared.events.send(event).await.is_err() {
-                    return Ok(());
-                }
-            }
-            // A ping is one of these; all others are of no known kind.
-            None if !matches!(bytes.first(), Some(1)) => {
-                shared.counters.undecodable.fetch_add(1, Ordering::Relaxed);
-            }
-            None => (),
+        let told = match event {
+            Some(event) => shared.events.send(event).await.is_ok(),
+            None => true,
+        };
+        if !told {
+            return Ok(());
         }
         if let Some(wait) = wait {
             tokio::time::sleep(wait).await;
         }
     }
     Ok(())
+}
+
+fn not_understood(shared: &Shared) -> Option<Event> {
+    shared.counters.undecodable.fetch_add(1, Ordering::Relaxed);
+    None
 }
