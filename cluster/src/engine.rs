@@ -72,8 +72,9 @@ pub struct Engine {
     /// Digests that this node had lately: a peer that shows one of them is late and not different.
     recent: VecDeque<(u64, Digest)>,
     published: Option<State>,
-    /// When each tombstone came, wall time; those from disk count from the start.
-    arrived: HashMap<Key, u64>,
+    /// When something last came that had been made a while before, wall time: members that were seen to have the same
+    /// earlier than that need not have it. What is on disk counts from the start.
+    late_at: u64,
     suspects: Suspects,
     quarantined: BTreeMap<Key, Version>,
     bad: BTreeMap<Key, (Version, String)>,
@@ -89,7 +90,7 @@ impl Engine {
     pub fn new(config: Config, kept: Kept) -> Self {
         let replica = Replica::load(kept.records, kept.meta.horizon);
         let clock = Clock::new(config.node, replica.last_stamp());
-        let (suspects, quarantined) = Suspects::at_start(kept.meta.suspects);
+        let (suspects, quarantined) = Suspects::at_start(kept.meta.suspects, &replica);
         Self {
             clock,
             rng: SmallRng::seed_from_u64(config.seed),
@@ -115,7 +116,7 @@ impl Engine {
             barriers: BTreeMap::new(),
             recent: VecDeque::new(),
             published: None,
-            arrived: HashMap::new(),
+            late_at: 0,
             suspects,
             quarantined,
             bad: BTreeMap::new(),
@@ -166,7 +167,7 @@ impl Engine {
             return;
         }
         match message {
-            Message::Push { seq, records } => self.pushed_here(from, seq, records, now),
+            Message::Push { seq, records } => self.pushed_here(from, seq, &records),
             Message::Ack { seq, refused } => self.acknowledged(from, seq, refused, now),
             Message::Claim { round, stamp, wanted } => self.claim_asked(from, round, stamp, &wanted, now),
             Message::Claimed { round, taken } => self.claim_answered(from, round, &taken, now),

@@ -21,6 +21,8 @@ use crate::mesh;
 
 /// The most messages of the gossip that wait to be read. More are dropped: the next round says the same again.
 const MAX_WAITING: usize = 256;
+/// How far apart the failure detector thinks that signs of life are before it has seen enough of them.
+const FIRST_INTERVAL: Duration = Duration::from_secs(1);
 /// How long a node that is gone is remembered by the gossip.
 const REMEMBERED: Duration = Duration::from_secs(24 * 3_600);
 
@@ -133,7 +135,7 @@ impl Membership {
             listen_addr: address_of(node),
             seed_nodes: Vec::new(),
             failure_detector_config: FailureDetectorConfig {
-                initial_interval: (interval * 2).min(Duration::from_secs(1)),
+                initial_interval: FIRST_INTERVAL.max(interval * 2),
                 dead_node_grace_period: REMEMBERED,
                 ..FailureDetectorConfig::default()
             },
@@ -237,5 +239,37 @@ mod tests {
     fn an_address_is_its_node() {
         let node = NodeId::random();
         assert_eq!(node_at(address_of(node)), Some(node));
+    }
+
+    #[tokio::test]
+    async fn its_end_is_noticed_and_it_can_be_started_again() {
+        let node = NodeId::random();
+        let config = mesh::Config {
+            node,
+            cluster: "test".to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            advertise: String::new(),
+            seeds: Vec::new(),
+            security: mesh::Security::Plaintext,
+        };
+        let (events, _heard) = mpsc::channel(1);
+        let mesh = mesh::Mesh::start(config, events).await.expect("a mesh");
+        let own = Member { name: "n".into(), advertise: mesh.advertise().into(), version: "1".into(), state: None, generation: 1 };
+        let start = |generation, outlet| {
+            let (own, sender) = (own.clone(), mesh.sender());
+            async move { Membership::start(node, generation, "test", Duration::from_millis(20), &own, outlet, sender).await.expect("it starts") }
+        };
+        let (inlet, outlet) = channel();
+        let first = start(1, outlet).await;
+        // Nonsense ends nothing.
+        inlet.bring(NodeId(7), vec![0xff; 300]);
+        assert!(tokio::time::timeout(Duration::from_millis(200), first.ended()).await.is_err());
+        assert!(first.alive().await.is_empty());
+        drop(inlet);
+        assert!(first.ended().await.contains("mesh"));
+        let (_inlet, outlet) = channel();
+        let second = start(2, outlet).await;
+        second.publish(State { ready: true, digest: Digest::default() }).await;
+        assert!(tokio::time::timeout(Duration::from_millis(200), second.ended()).await.is_err());
     }
 }

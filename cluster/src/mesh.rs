@@ -17,7 +17,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use crate::MAX_MEMBERS;
@@ -32,6 +32,8 @@ const HANDSHAKE: Duration = Duration::from_secs(5);
 const MAX_WAITING: usize = 1_024;
 /// The most bytes that wait for a peer.
 const MAX_WAITING_BYTES: usize = 32 * 1024 * 1024;
+/// The most KiB of all peers' messages that wait to be dealt with here.
+const MAX_UNREAD_KIB: usize = 64 * 1024;
 
 /// How connections are protected.
 #[derive(Clone, Debug)]
@@ -71,9 +73,11 @@ pub enum Event {
     /// The node can be sent to.
     Up(NodeId),
     Down(NodeId),
+    /// `room` is to be dropped when the message has been dealt with: until then, its bytes count as waiting.
     Message {
         from: NodeId,
         message: Message,
+        room: Room,
     },
     Gossip {
         from: NodeId,
@@ -85,6 +89,10 @@ pub enum Event {
         millis: i64,
     },
 }
+
+/// The place of a message among those that wait to be dealt with. While there is none, peers wait.
+#[derive(Debug)]
+pub struct Room(#[expect(dead_code, reason = "it is held")] OwnedSemaphorePermit);
 
 /// Since the start.
 #[derive(Debug, Default)]
@@ -119,6 +127,8 @@ struct Shared {
     /// Links to peers: ended with the mesh.
     tasks: Mutex<JoinSet<()>>,
     refusals: Mutex<Refusals>,
+    /// For messages that wait to be dealt with, in KiB.
+    room: Arc<Semaphore>,
 }
 
 /// So that a stranger cannot fill the log: one line in ten seconds, with the number of those that had none.
@@ -171,6 +181,7 @@ impl Mesh {
             counters: Counters::default(),
             tasks: Mutex::new(JoinSet::new()),
             refusals: Mutex::default(),
+            room: Arc::new(Semaphore::new(MAX_UNREAD_KIB)),
         });
         let mut listening = JoinSet::new();
         listening.spawn(inbound::listen(shared.clone(), listener));
@@ -227,7 +238,7 @@ impl Sender {
         let bytes = frame.len();
         let peers = lock(&self.0.peers);
         let sent = peers.get(&to).filter(|peer| peer.up).is_some_and(|peer| {
-            let fits = peer.waiting.load(Ordering::Relaxed) + bytes <= MAX_WAITING_BYTES;
+            let fits = bytes <= frame::MAX_FRAME && peer.waiting.load(Ordering::Relaxed) + bytes <= MAX_WAITING_BYTES;
             let sent = fits && peer.queue.try_send(frame).is_ok();
             if sent {
                 peer.waiting.fetch_add(bytes, Ordering::Relaxed);

@@ -106,7 +106,8 @@ pub enum RecordError {
 }
 
 fn config() -> impl bincode::config::Config {
-    bincode::config::standard().with_limit::<MAX_RECORD>()
+    // What it takes in memory is a little more than its bytes, which are counted before.
+    bincode::config::standard().with_limit::<{ MAX_RECORD * 2 }>()
 }
 
 impl Record {
@@ -122,7 +123,11 @@ impl Record {
     ) -> Result<Self, RecordError> {
         let mut record = Self { key, version, base, born, parents, claims, body, extra: Vec::new(), content: 0 };
         record.check()?;
-        record.content = xxh3_128(&record.encode());
+        let bytes = record.encode();
+        if bytes.len() > MAX_RECORD {
+            return Err(RecordError::Limit("at most 5 MiB"));
+        }
+        record.content = xxh3_128(&bytes);
         Ok(record)
     }
 

@@ -48,6 +48,7 @@ pub(super) struct Driver {
     alive: BTreeMap<NodeId, Member>,
     live: BTreeSet<NodeId>,
     published: Option<State>,
+    started: bool,
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     versions: Vec<(Key, Version, oneshot::Sender<()>)>,
     done: mpsc::Sender<Event>,
@@ -98,6 +99,7 @@ impl Driver {
             alive: BTreeMap::new(),
             live: BTreeSet::new(),
             published: None,
+            started: false,
             answers: HashMap::new(),
             versions: Vec::new(),
             done,
@@ -156,10 +158,20 @@ impl Driver {
         }
         let kept = self.engine.in_effect();
         if !kept.is_empty() {
-            for (key, reason) in self.storage.apply(kept).await {
+            let rejected = self.storage.apply(kept).await;
+            for (key, reason) in &rejected {
                 tracing::warn!(%key, reason, "a kept record cannot be put in effect");
             }
+            self.engine.note_bad(rejected);
         }
+        self.started = true;
+        self.show_ready();
+    }
+
+    /// A node is ready for traffic when it has what its peers have, and what it has kept is in effect.
+    fn show_ready(&self) {
+        let now = self.started && self.published.is_some_and(|state| state.ready);
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 
     fn now(&self) -> Now {
@@ -206,8 +218,8 @@ impl Driver {
                     }
                 }
                 Action::Publish(state) => {
-                    self.ready.send_if_modified(|ready| std::mem::replace(ready, state.ready) != state.ready);
                     self.published = Some(state);
+                    self.show_ready();
                     self.membership.publish(state).await;
                 }
             }
@@ -272,8 +284,11 @@ impl Driver {
                 self.reached.remove(&node);
                 self.compare_live().await;
             }
-            mesh::Event::Message { from, message: Message::Lease(message) } => self.leases.received(from, message),
-            mesh::Event::Message { from, message } => self.give(Event::Message { from, message }).await,
+            mesh::Event::Message { from, message: Message::Lease(message), .. } => self.leases.received(from, message),
+            mesh::Event::Message { from, message, room } => {
+                self.give(Event::Message { from, message }).await;
+                drop(room);
+            }
             mesh::Event::Gossip { from, bytes } => self.inlet.bring(from, bytes),
             mesh::Event::ClockOffset { node, millis } => self.give(Event::ClockOffset { node, millis }).await,
         }

@@ -165,11 +165,11 @@ impl Engine {
                 self.finish(batch, now);
                 continue;
             }
-            self.suspects.add(&batch.records, now.mono);
-            self.meta_saved_at = now.mono;
-            let meta = Meta { horizon, complete_at: self.complete_at, ever_ready: self.ever_ready, suspects: self.suspects.list() };
             let mut put: Vec<Record> = overlay.into_values().collect();
             put.sort_by(|a, b| a.key.cmp(&b.key));
+            self.suspects.add(&put, now.mono);
+            self.meta_saved_at = now.mono;
+            let meta = Meta { horizon, complete_at: self.complete_at, ever_ready: self.ever_ready, suspects: self.suspects.list() };
             removed.sort();
             removed.dedup();
             self.out.push(Action::Commit { commit: number, changes: Commit { put, removed, meta } });
@@ -217,7 +217,7 @@ impl Engine {
         refused
     }
 
-    pub(super) fn pushed_here(&mut self, from: NodeId, seq: u64, records: Vec<Blob>, now: Now) {
+    pub(super) fn pushed_here(&mut self, from: NodeId, seq: u64, records: &[Blob]) {
         if self.queue.is_full() {
             // Without an acknowledgement the sender knows; repair will bring it.
             self.counters.dropped += 1;
@@ -227,18 +227,15 @@ impl Engine {
         let records: Vec<Record> = records.iter().filter_map(|blob| blob.open().ok()).collect();
         let unreadable = (all - records.len()) as u32;
         self.counters.unreadable += u64::from(unreadable);
-        self.note_arrivals(&records, now);
         self.queue.push(Job::Push { from, seq, records, refused: unreadable });
     }
 
     pub(super) fn committed(&mut self, commit: u64, now: Now) {
-        let Some(batch) = self.inflight.as_mut().filter(|batch| batch.number == commit && !batch.committed) else { return };
+        let Some(mut batch) = self.inflight.take_if(|batch| batch.number == commit && !batch.committed) else { return };
         batch.committed = true;
         self.counters.commits += 1;
         for record in std::mem::take(&mut batch.records) {
-            if !record.is_alive() {
-                self.arrived.insert(record.key.clone(), now.wall);
-            }
+            self.note_arrival(&record, now);
             self.quarantined.remove(&record.key);
             self.bad.remove(&record.key);
             self.replica.apply(record);
@@ -254,10 +251,8 @@ impl Engine {
                 _ => continue,
             };
             self.counters.purged += purged.len() as u64;
-            for key in purged {
-                self.arrived.remove(&key);
-            }
         }
+        self.inflight = Some(batch);
         self.recent.push_back((now.mono, self.replica.digest()));
         if self.recent.len() > 256 {
             self.recent.pop_front();
@@ -294,13 +289,18 @@ impl Engine {
 
     pub(super) fn applied(&mut self, commit: u64, rejected: Vec<(Key, String)>, now: Now) {
         let Some(batch) = self.inflight.take_if(|batch| batch.number == commit && batch.committed) else { return };
+        self.note_bad(rejected);
+        self.finish(batch, now);
+    }
+
+    /// Records that the node could not put in effect.
+    pub fn note_bad(&mut self, rejected: Vec<(Key, String)>) {
         for (key, reason) in rejected {
             if self.bad.len() < MAX_BAD {
                 let version = self.replica.version(&key);
                 self.bad.insert(key, (version, reason));
             }
         }
-        self.finish(batch, now);
     }
 
     fn finish(&mut self, batch: Batch, now: Now) {

@@ -28,10 +28,11 @@ pub(super) struct Suspects(VecDeque<(u64, Suspect)>);
 impl Suspects {
     /// After a start: whoever was a suspect when the node ended has one more crash to answer for. Those with too many are
     /// put in quarantine.
-    pub fn at_start(kept: Vec<Suspect>) -> (Self, BTreeMap<Key, Version>) {
+    pub fn at_start(kept: Vec<Suspect>, replica: &Replica) -> (Self, BTreeMap<Key, Version>) {
         let mut suspects = Self::default();
         let mut quarantined = BTreeMap::new();
-        for mut suspect in kept.into_iter().take(MAX_SUSPECTS) {
+        let here = |suspect: &Suspect| replica.version(&suspect.key) == suspect.version;
+        for mut suspect in kept.into_iter().filter(here).take(MAX_SUSPECTS) {
             suspect.crashes += 1;
             if suspect.crashes >= CRASHES {
                 quarantined.insert(suspect.key.clone(), suspect.version);
@@ -78,8 +79,7 @@ impl Engine {
         self.scrubbed_at = now.mono;
         self.horizon_checked_at = now.mono;
         self.recent.push_back((now.mono, self.replica.digest()));
-        let tombstones = self.replica.records().filter(|record| !record.is_alive());
-        self.arrived = tombstones.map(|record| (record.key.clone(), now.wall)).collect();
+        self.late_at = now.wall;
         self.suspects.0.iter_mut().for_each(|(at, _)| *at = now.mono);
         // Before anything is put in effect, the crashes are on disk.
         self.queue.push(Job::Meta);
@@ -160,16 +160,29 @@ impl Engine {
         self.answer(ticket, Answer::Forgotten);
     }
 
-    pub(super) fn note_arrivals(&mut self, records: &[Record], now: Now) {
-        for record in records.iter().filter(|record| !record.is_alive()) {
-            self.arrived.entry(record.key.clone()).or_insert(now.wall);
+    /// Takes note of a record that is about to be applied, if it is one that the horizon has to wait for.
+    pub(super) fn note_arrival(&mut self, record: &Record, now: Now) {
+        let made = if record.is_alive() { record.born } else { record.version.stamp };
+        let news = !record.is_alive() || self.replica.get(&record.key).is_none();
+        if news && made.millis() + self.horizon_margin() < now.wall {
+            self.late_at = now.wall;
         }
+    }
+
+    /// How far the horizon stays behind the time at which all members had the same. Their word was on its way for a while,
+    /// and their clocks may differ.
+    fn horizon_margin(&self) -> u64 {
+        self.horizon_step().max(2 * self.config.max_skew + 4 * self.config.gossip_interval)
+    }
+
+    fn horizon_step(&self) -> u64 {
+        (self.config.tombstone_life / HORIZON_STEPS).max(1)
     }
 
     /// The live ready node with the smallest id raises the horizon: to what every member has passed, once it is old enough,
     /// and to what is too old in any case.
     fn purge(&mut self, now: Now) {
-        let step = (self.config.tombstone_life / HORIZON_STEPS).max(1);
+        let step = self.horizon_step();
         if self.horizon_checked_at + step.min(HORIZON_EVERY) > now.mono || !self.ready {
             return;
         }
@@ -177,18 +190,15 @@ impl Engine {
         if self.live().any(|peer| peer < self.config.node) {
             return;
         }
-        let whole = |millis: u64| millis - millis % step;
-        let old = whole(now.wall.saturating_sub(self.config.tombstone_life));
-        let too_old = whole(now.wall.saturating_sub(self.config.tombstone_max));
-        let purged = self.replica.purged_by(old);
-        if purged.is_empty() {
-            return;
-        }
-        let last = purged.iter().map(|key| self.arrived.get(key).copied().unwrap_or(u64::MAX)).max();
         // Live nodes count before their membership has arrived.
         let others = self.members().into_iter().chain(self.live()).filter(|member| *member != self.config.node);
-        let passed = others.map(|member| self.peers.get(&member).map_or(0, |peer| peer.passed_at)).min();
-        if passed.is_none_or(|passed| last < Some(passed)) {
+        let passed = others.map(|member| self.peers.get(&member).map_or(0, |peer| peer.passed_at)).min().unwrap_or(u64::MAX);
+        // What a member has taken since it was last seen to have the same must not be older than the horizon.
+        let margin = self.horizon_margin();
+        let whole = |millis: u64| millis - millis % step;
+        let old = whole(now.wall.saturating_sub(self.config.tombstone_life).min(passed.saturating_sub(margin)));
+        let too_old = whole(now.wall.saturating_sub(self.config.tombstone_max));
+        if self.late_at < passed && !self.replica.purged_by(old).is_empty() {
             self.queue.push(Job::Horizon { millis: old, session: false });
         } else if !self.replica.purged_by(too_old).is_empty() {
             self.queue.push(Job::Horizon { millis: too_old, session: false });

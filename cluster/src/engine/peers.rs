@@ -43,6 +43,8 @@ impl Engine {
     pub(super) fn peer_down(&mut self, node: NodeId, now: Now) {
         if let Some(peer) = self.peers.get_mut(&node) {
             peer.live = false;
+            // When it comes back, it is not what it was.
+            peer.state = None;
             peer.differs_since = None;
             peer.asked_us_at = None;
         }

@@ -99,10 +99,7 @@ impl Engine {
         let Some(peer) = self.session.as_ref().map(|session| session.peer) else { return };
         match step {
             Step::Ask(message) => self.send(peer, message),
-            Step::Commit(records) => {
-                self.note_arrivals(&records, now);
-                self.queue.push(Job::Fetched(records));
-            }
+            Step::Commit(records) => self.queue.push(Job::Fetched(records)),
             Step::Push(records) => self.push_in_session(peer, &records),
             Step::Adopt(millis) => self.queue.push(Job::Horizon { millis, session: true }),
             Step::Drop { seen, horizon } => self.queue.push(Job::Drop { seen, horizon }),

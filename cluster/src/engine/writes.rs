@@ -7,6 +7,8 @@ use crate::wire::{Blob, Wanted, chunks};
 
 /// The most drafts of one write.
 pub const MAX_DRAFTS: usize = 10_000;
+/// The most unique values that a write gives for the first time: the question about them is one message.
+pub const MAX_NEW_VALUES: usize = 10_000;
 /// The most bytes that a peer may owe acknowledgements for; past that, repair brings it what it lacks.
 const MAX_OWED: usize = 8 * 1024 * 1024;
 /// How long an acknowledgement is waited for, in milliseconds.
@@ -98,6 +100,10 @@ impl Engine {
     pub(super) fn prepare(&mut self, ticket: u64, drafts: Vec<Draft>, concern: Concern, deadline: u64, now: Now) {
         let wanted = self.new_values(&drafts);
         let write = Prepared { ticket, drafts, concern, deadline, claimed_at: None, reserved: Vec::new(), unasked: 0 };
+        if wanted.len() > MAX_NEW_VALUES {
+            let reason = format!("a write has at most {MAX_NEW_VALUES} new unique values");
+            return self.answer(ticket, Answer::Refused(Refusal::Invalid(reason)));
+        }
         if wanted.is_empty() {
             self.queue.push(Job::Write(write));
         } else {

@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::frame::{self, Frame, FrameError};
 use super::limit::Limit;
 use super::tls::Stream;
-use super::{Event, HANDSHAKE, Security, Shared, learn, lock, wall_millis};
+use super::{Event, HANDSHAKE, Room, Security, Shared, learn, lock, wall_millis};
 use crate::MAX_MEMBERS;
 use crate::id::NodeId;
 use crate::wire::Message;
@@ -24,6 +24,9 @@ use crate::wire::Message;
 const MAX_STRANGERS: usize = 64;
 /// After how long without a frame a connection is given up. Peers ping every second.
 const SILENCE: Duration = Duration::from_secs(15);
+
+/// The most bytes of a message of the gossip: it is made for datagrams.
+const MAX_GOSSIP: usize = 64 * 1024;
 
 type Current = Arc<std::sync::Mutex<HashMap<NodeId, AbortHandle>>>;
 
@@ -140,11 +143,16 @@ async fn hear(shared: &Arc<Shared>, stream: Box<dyn Stream>, from: NodeId) -> Re
                 None
             }
             Ok(Frame::Message(bytes)) => match Message::decode(&bytes) {
-                Ok(message) => Some(Event::Message { from, message }),
+                Ok(message) => {
+                    let kib = (bytes.len() / 1024 + 1) as u32;
+                    // Nobody closes it.
+                    let Ok(room) = shared.room.clone().acquire_many_owned(kib).await else { return Ok(()) };
+                    Some(Event::Message { from, message, room: Room(room) })
+                }
                 Err(_) => not_understood(shared),
             },
-            Ok(Frame::Gossip(bytes)) => Some(Event::Gossip { from, bytes }),
-            Ok(Frame::Hello(_) | Frame::Pong { .. }) | Err(_) => not_understood(shared),
+            Ok(Frame::Gossip(bytes)) if bytes.len() <= MAX_GOSSIP => Some(Event::Gossip { from, bytes }),
+            Ok(Frame::Gossip(_) | Frame::Hello(_) | Frame::Pong { .. }) | Err(_) => not_understood(shared),
         };
         let told = match event {
             Some(event) => shared.events.send(event).await.is_ok(),

@@ -114,6 +114,10 @@ fn limits_are_kept_by_what_is_made_and_by_what_comes() {
     assert!(make(key(), Version { life: 2, ..version }, Some(vec![]), vec![]).is_err());
     assert!(make(key(), Version::NONE, None, vec![]).is_err());
     assert!(Record::decode(&vec![FORMAT; MAX_RECORD + 1]).is_err());
+    // All limits at once are too much; whatever can be made can be read.
+    let largest = |body| make(key(), version, Some(vec![0; body]), vec![claim(MAX_NAME); MAX_LINKS]);
+    let record = largest(MAX_BODY).expect("claims of a quarter of a mebibyte");
+    assert_eq!(Record::decode(&record.encode()).expect("a record"), record);
     assert!(matches!(Record::decode(&[9, 1, 2]), Err(RecordError::Format(9))));
     assert!(Record::decode(&[]).is_err());
 }

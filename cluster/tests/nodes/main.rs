@@ -75,7 +75,8 @@ async fn a_node_that_stops_is_missed_and_comes_back_with_what_it_had() {
     let mut cloud = Cloud::start(3).await;
     cloud.nodes[0].handle.write(vec![draft("before", "{}")], Concern::All, PATIENCE).await.expect("a write");
     cloud.nodes[2].handle.stop().await.expect("it stops");
-    cloud.until_live(0, 2).await;
+    cloud.until_live(0, 1).await;
+    cloud.until_live(1, 1).await;
     let written = cloud.nodes[0].handle.write(vec![draft("meanwhile", "{}")], Concern::All, PATIENCE).await.expect("a write");
     assert_eq!(written.of, 2);
     let gone = cloud.nodes[2].node;
@@ -105,7 +106,7 @@ async fn what_one_node_has_written_can_be_waited_for_on_another() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_record_that_a_node_cannot_use_is_kept_and_shown_and_keeps_nothing_away() {
-    let cloud = Cloud::start(2).await;
+    let mut cloud = Cloud::start(2).await;
     cloud.nodes[1].storage.refuse("bad");
     let drafts = vec![draft("bad", "{}"), draft("good", "{}")];
     cloud.nodes[0].handle.write(drafts, Concern::All, PATIENCE).await.expect("a write");
@@ -113,6 +114,11 @@ async fn a_record_that_a_node_cannot_use_is_kept_and_shown_and_keeps_nothing_awa
     let status = cloud.nodes[1].handle.status().await.expect("a status").status;
     assert_eq!(status.bad.len(), 1);
     assert!(cloud.nodes[1].handle.record(Key::new("things", "bad")).await.expect("it runs").is_some());
+    // It is as bad after a restart.
+    cloud.nodes[1].handle.stop().await.expect("it stops");
+    cloud.restart(1).await;
+    let status = cloud.nodes[1].handle.status().await.expect("a status").status;
+    assert_eq!(status.bad.len(), 1);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
