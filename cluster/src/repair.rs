@@ -15,6 +15,8 @@ use crate::wire::{Blob, CHUNK, Cursor, Line, Message, chunks};
 const BUCKETS_AT_ONCE: usize = 64;
 /// How many records are asked for at once.
 const KEYS_AT_ONCE: usize = 1_000;
+/// How many bytes of records are in a portion of a snapshot: fewer round trips than with `CHUNK`, for a node that serves nobody yet.
+const PORTION: usize = 1024 * 1024;
 /// The most lines in an answer, unless a single bucket has more.
 const LINES_AT_ONCE: usize = 10_000;
 
@@ -288,7 +290,7 @@ fn portion(replica: &Replica, from: &Cursor) -> (Vec<Blob>, Option<Cursor>) {
         let after = if bucket == usize::from(from.bucket) { from.after.as_ref() } else { None };
         for record in replica.in_bucket(bucket).filter(|record| after.is_none_or(|after| record.key > *after)) {
             bytes += record.size();
-            if bytes > CHUNK && !records.is_empty() {
+            if bytes > PORTION && !records.is_empty() {
                 return (records, Some(last));
             }
             records.push(Blob::of(record));
