@@ -36,7 +36,8 @@ pub trait Storage: Send + Sync + 'static {
     async fn commit(&self, changes: Commit) -> Result<(), String>;
 
     /// Puts changes in effect: validates them and swaps what requests see. Answers those that it could not use, with the
-    /// reason; they do not keep the others away. Never called for two groups at once.
+    /// reason; they do not keep the others away. Never called for two groups at once. The first group is all that was kept and is
+    /// in effect, and comes even when that is nothing.
     async fn apply(&self, changes: Vec<Change>) -> Vec<(Key, String)>;
 
     /// A number that is higher than all that this has returned before, also before a restart.
@@ -139,6 +140,7 @@ enum Call {
     Status(oneshot::Sender<Overview>),
     Record(Key, oneshot::Sender<Option<Record>>),
     Conflicts(oneshot::Sender<Vec<Conflict>>),
+    Losers(oneshot::Sender<Vec<Change>>),
     Ineffective(oneshot::Sender<Vec<Change>>),
     WaitFor { key: Key, version: Version, reply: oneshot::Sender<()> },
     Stop(oneshot::Sender<()>),
@@ -229,6 +231,11 @@ impl Handle {
     /// Records that are alive and not in effect: orphans, and losers of unique values.
     pub async fn ineffective(&self) -> Result<Vec<Change>, Ended> {
         self.call(Call::Ineffective).await
+    }
+
+    /// Records that are in effect without some of their unique values, which others have the older claim to.
+    pub async fn losers(&self) -> Result<Vec<Change>, Ended> {
+        self.call(Call::Losers).await
     }
 
     /// Waits until a write of another node is in effect here, or something newer is.

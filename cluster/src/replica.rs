@@ -277,6 +277,12 @@ impl Replica {
         records.map(|record| self.change(record.key.clone()))
     }
 
+    /// Records that are in effect without some of their values.
+    pub fn losers(&self) -> impl Iterator<Item = Change> {
+        let records = self.records().filter(|record| !record.claims.is_empty() && self.index.is_effective(&record.key));
+        records.map(|record| self.change(record.key.clone())).filter(|change| !change.lost.is_empty())
+    }
+
     /// Recomputes all sums from the records and corrects them; answers whether they were right. What was wrong would be a
     /// fault of the program or of the memory.
     pub fn scrub(&mut self) -> bool {

@@ -3,7 +3,7 @@
 //! Changes that arrive while others are being made wait and are made together: one commit, one build of what requests see.
 //! A change is answered when it is durable and live. Planning, the commit and the build run on a thread that may block.
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,11 +11,14 @@ use std::time::Duration;
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use actix_rt::ArbiterHandle;
 use arc_swap::ArcSwap;
+use schema::EntitySchema;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::supervise::{Supervised, supervise};
-use crate::catalog::{Catalog, Change, Edit, Schemas, WriteError, Written, row};
-use crate::store::{Store, StoreError};
+use crate::catalog::{Catalog, Change, Edit, Schemas, WriteError, Written, parents, row};
+use crate::model::ENTITIES;
+use crate::store::{Memory, Store, StoreError};
 
 /// Messages that the mailbox holds before senders wait.
 const MAILBOX: usize = 1024;
@@ -48,8 +51,24 @@ pub struct Configuration {
 impl Configuration {
     /// Starts the actor on an arbiter, with the catalog that the store was read into.
     pub fn start(arbiter: &ArbiterHandle, store: Arc<dyn Store>, catalog: Catalog, schemas: Schemas, publish: Arc<Publish>) -> Self {
+        Self::begin(arbiter, store, catalog, schemas, publish, false)
+    }
+
+    /// The same for a node of a cluster, which decides what is in effect: rows are put in and taken out by `follow` alone.
+    pub fn following(arbiter: &ArbiterHandle, catalog: Catalog, schemas: Schemas, publish: Arc<Publish>) -> Self {
+        Self::begin(arbiter, Arc::new(Memory), catalog, schemas, publish, true)
+    }
+
+    fn begin(
+        arbiter: &ArbiterHandle,
+        store: Arc<dyn Store>,
+        catalog: Catalog,
+        schemas: Schemas,
+        publish: Arc<Publish>,
+        follows: bool,
+    ) -> Self {
         let current = Arc::new(ArcSwap::from_pointee(catalog));
-        let shared = Arc::new(Shared { current, store, schemas, publish });
+        let shared = Arc::new(Shared { current, store, schemas, publish, follows });
         let of_actor = shared.clone();
         let actor = supervise("catalog", arbiter, MAILBOX, move || CatalogActor::new(of_actor.clone()));
         Self { shared, actor }
@@ -76,6 +95,21 @@ impl Configuration {
         }
     }
 
+    /// Puts rows in effect that are durable already, and takes others out, with one new snapshot. A row that cannot be used does
+    /// not keep the others away; it is answered with the reason.
+    pub async fn follow(&self, edits: Vec<Edit>) -> Vec<(&'static EntitySchema, Uuid, String)> {
+        let all: Vec<_> = edits.iter().map(|edit| (edit.entity(), edit.id())).collect();
+        self.actor.address().send(Follow(edits)).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "changes of the cluster found no catalog actor");
+            all.into_iter().map(|(entity, id)| (entity, id, "it could not be put in effect".to_owned())).collect()
+        })
+    }
+
+    /// What the schemas of rows depend on.
+    pub fn schemas(&self) -> &Schemas {
+        &self.shared.schemas
+    }
+
     /// Makes what waits and lets go of the store. Changes that come later are refused.
     pub async fn close(self) {
         // An error says that the actor is gone already.
@@ -94,7 +128,14 @@ struct Shared {
     store: Arc<dyn Store>,
     schemas: Schemas,
     publish: Arc<Publish>,
+    /// Whether a cluster decides what is in effect.
+    follows: bool,
 }
+
+/// Puts in effect what a cluster has decided. Answers the rows that could not be used, with the reason.
+#[derive(Message)]
+#[rtype(result = "Vec<(&'static EntitySchema, Uuid, String)>")]
+struct Follow(Vec<Edit>);
 
 /// A change to make.
 #[derive(Message)]
@@ -150,6 +191,10 @@ impl Actor for CatalogActor {
     type Context = Context<Self>;
 
     fn started(&mut self, context: &mut Self::Context) {
+        if self.shared.follows {
+            // The cluster deletes them on all nodes.
+            return;
+        }
         context.run_interval(SWEEP, |actor, context| {
             let due = actor.shared.current.load().next_end().is_some_and(|end| end <= row::now());
             if due {
@@ -172,6 +217,22 @@ impl Handler<Write> for CatalogActor {
         self.waiting.push_back(Pending { change, answer: Some(answer) });
         self.work(context);
         Box::pin(async { answered.await.unwrap_or_else(|_| Err(WriteError::database())) })
+    }
+}
+
+impl Handler<Follow> for CatalogActor {
+    type Result = actix::ResponseFuture<Vec<(&'static EntitySchema, Uuid, String)>>;
+
+    /// The cluster sends one group after the other, and there are no other changes.
+    fn handle(&mut self, Follow(edits): Follow, _: &mut Self::Context) -> Self::Result {
+        let shared = self.shared.clone();
+        Box::pin(async move {
+            let all: Vec<_> = edits.iter().map(|edit| (edit.entity(), edit.id())).collect();
+            actix_rt::task::spawn_blocking(move || shared.follow(edits)).await.unwrap_or_else(|error| {
+                tracing::error!(%error, "changes of the cluster broke off");
+                all.into_iter().map(|(entity, id)| (entity, id, "it could not be put in effect".to_owned())).collect()
+            })
+        })
     }
 }
 
@@ -210,6 +271,39 @@ impl Shared {
             // A client that did not wait for its answer is no concern.
             let _ = answer.send(if done { made } else { Err(WriteError::database()) });
         }
+    }
+
+    /// Puts in what can be used: rows whose struct can be made and whose parents are there. Parents come before children.
+    fn follow(&self, mut edits: Vec<Edit>) -> Vec<(&'static EntitySchema, Uuid, String)> {
+        let place = |edit: &Edit| ENTITIES.iter().position(|entity| entity.name == edit.entity().name);
+        edits.sort_by_key(place);
+        let before = self.current.load_full();
+        let put: HashSet<_> = edits.iter().filter(|edit| matches!(edit, Edit::Put(_))).map(|edit| (edit.entity().name, edit.id())).collect();
+        let gone: HashSet<_> = edits.iter().map(|edit| (edit.entity().name, edit.id())).filter(|key| !put.contains(key)).collect();
+        let mut unusable = Vec::new();
+        let mut bad = HashSet::new();
+        for edit in &mut edits {
+            let Edit::Put(row) = edit else { continue };
+            let key = |(entity, id): &(&'static str, Uuid)| (*entity, *id);
+            let there = |parent: &(&'static str, Uuid)| {
+                let comes = put.contains(&key(parent)) && !bad.contains(&key(parent));
+                comes || (!gone.contains(parent) && !put.contains(parent) && before.get(parent.0, &parent.1).is_some())
+            };
+            let reason = match parents(row.schema, &row.object()).iter().find(|parent| !there(parent)) {
+                Some((entity, id)) => format!("{entity} {id}, which it refers to, is not in effect"),
+                None if row.typed_any().is_none() => "it does not have the fields that it should have".to_owned(),
+                None => continue,
+            };
+            bad.insert((row.schema.name, row.id));
+            unusable.push((row.schema, row.id, reason));
+            *edit = Edit::Remove(row.schema, row.id);
+        }
+        let known = |edit: &Edit| matches!(edit, Edit::Put(_)) || before.get(edit.entity().name, &edit.id()).is_some();
+        edits.retain(known);
+        if !edits.is_empty() && !self.commit(before.edited(&edits), &edits) {
+            unusable.extend(edits.iter().map(|edit| (edit.entity(), edit.id(), "it could not be put in effect".to_owned())));
+        }
+        unusable
     }
 
     /// A panic while a change is planned costs that change alone.

@@ -9,6 +9,7 @@
 //! | [`probe`] | one question to one address |
 //! | [`rate_limits`] | the owner of the counters of rate limits |
 //! | [`redis`] | the connections to Redis servers |
+//! | [`replication`] | the configuration of a node of a cluster |
 //! | [`resolver`] | looks names up, and keeps what they resolve to |
 //! | [`supervise`] | actors that survive their own panics |
 //! | [`upstream`] | the ring of one upstream and the names in it |
@@ -21,6 +22,7 @@ pub mod health_checker;
 pub mod probe;
 pub mod rate_limits;
 pub mod redis;
+pub mod replication;
 pub mod resolver;
 pub mod supervise;
 pub mod upstream;

@@ -3,14 +3,16 @@
 use std::sync::Arc;
 
 use actix_web::http::Method;
+use parking_lot::Mutex;
 use schema::EntitySchema;
 use serde_json::Value;
 
+use crate::actors::replication::{Receipt, Wish};
 use crate::admin::body::Body;
 use crate::admin::context::Context;
 use crate::admin::query::Query;
 use crate::admin::table::Params;
-use crate::catalog::{Catalog, Key, WriteError};
+use crate::catalog::{Catalog, Change, Key, WriteError, Written};
 
 /// A call: what was asked, and the node that is asked.
 pub struct Call {
@@ -23,9 +25,28 @@ pub struct Call {
     pub params: Params,
     pub query: Query,
     pub body: Body,
+    pub writing: Arc<Writing>,
+}
+
+/// What a client wishes of the changes that its call makes, and what became of them. Only for nodes of a cluster.
+#[derive(Default)]
+pub struct Writing {
+    pub wish: Wish,
+    /// Of the last change.
+    pub receipt: Mutex<Option<Receipt>>,
 }
 
 impl Call {
+    /// Changes the configuration. When the answer comes the change is durable and in effect.
+    pub async fn write(&self, change: Change) -> Result<Written, WriteError> {
+        let Some(cluster) = &self.context.cluster else { return self.context.write(change).await };
+        let (written, receipt) = cluster.write(change, self.writing.wish).await?;
+        if let Some(receipt) = receipt {
+            *self.writing.receipt.lock() = Some(receipt);
+        }
+        Ok(written)
+    }
+
     /// The decoded segment that stands in the place of `{name}`.
     pub fn param(&self, name: &str) -> &str {
         self.params.iter().find(|(n, _)| n == name).map_or("", |(_, value)| value)

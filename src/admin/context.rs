@@ -9,6 +9,7 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use crate::actors::catalog::Configuration;
+use crate::actors::replication::Replication;
 use crate::admin::health::Health;
 use crate::admin::node::log_level::LogLevels;
 use crate::admin::vitals::Vitals;
@@ -35,6 +36,8 @@ pub struct Context {
     pub handles: Arc<Handles>,
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub writer: Arc<dyn Writer>,
+    /// Takes the changes where the node is one of a cluster.
+    pub cluster: Option<Arc<Replication>>,
     /// 32 hexadecimal digits that name the configuration of a node without a database.
     pub configuration_hash: ArcSwap<String>,
     /// Held while a document is loaded.

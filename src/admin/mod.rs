@@ -10,6 +10,7 @@
 //! | [`access_log`] | a line in a file for each request |
 //! | [`table`] | paths to handlers |
 //! | [`call`] | one call, as handlers see it |
+//! | [`consistency`] | what clients say about the nodes of a cluster, and are told |
 //! | [`answer`] | what handlers answer |
 //! | [`body`], [`args`], [`multipart`], [`query`] | decoding |
 //! | [`entities`] | the generated endpoints |
@@ -24,6 +25,7 @@ pub mod answer;
 pub mod args;
 pub mod body;
 pub mod call;
+pub mod consistency;
 pub mod context;
 pub mod entities;
 pub mod health;

@@ -10,10 +10,12 @@ use actix_web::{HttpRequest, HttpResponse, web};
 use bytes::{Bytes, BytesMut};
 use futures_util::{FutureExt, StreamExt};
 
+use crate::actors::replication::Wish;
 use crate::admin::access_log::{self, AccessLog, Entry};
 use crate::admin::answer::{Answer, Outcome, Payload};
 use crate::admin::body::Body;
-use crate::admin::call::Call;
+use crate::admin::call::{Call, Writing};
+use crate::admin::consistency;
 use crate::admin::context::{Context, KONG_VERSION, TROOP_VERSION};
 use crate::admin::query::Query;
 use crate::admin::table::{Endpoint, Params, Table};
@@ -72,6 +74,12 @@ async fn answer(request: &HttpRequest, payload: web::Payload, surface: &Surface,
     } else {
         Body::Absent
     };
+    let cluster = surface.context.cluster.as_deref();
+    let wish = match cluster {
+        Some(cluster) => consistency::before(cluster, request).await?,
+        None => Wish::default(),
+    };
+    let writing = Arc::new(Writing { wish, ..Writing::default() });
     let call = Call {
         context: surface.context.clone(),
         catalog: surface.context.catalog.load_full(),
@@ -80,12 +88,17 @@ async fn answer(request: &HttpRequest, payload: web::Payload, surface: &Surface,
         params,
         query,
         body,
+        writing: Arc::clone(&writing),
     };
     // A defect in one endpoint costs one answer and not the connection.
-    AssertUnwindSafe(handler(call)).catch_unwind().await.unwrap_or_else(|_| {
+    let outcome = AssertUnwindSafe(handler(call)).catch_unwind().await.unwrap_or_else(|_| {
         tracing::error!(method = %request.method(), path = request.path(), "a handler of the admin api panicked");
         Err(Answer::unexpected())
-    })
+    });
+    match writing.receipt.lock().take() {
+        Some(receipt) => outcome.map(|answer| consistency::after(answer, &receipt)),
+        None => outcome,
+    }
 }
 
 /// The whole body, if it is not too large.

@@ -20,6 +20,8 @@ pub enum Readiness {
     NoRouter,
     /// A node without a database has been given no configuration.
     NoConfiguration,
+    /// A node of a cluster has not received the configuration yet.
+    Joining,
     /// The node is told to take no new traffic.
     Draining,
 }
@@ -31,6 +33,7 @@ impl Readiness {
             Self::Ready => "ready",
             Self::NoRouter => "router builds not yet complete",
             Self::NoConfiguration => "no configuration available (empty configuration present)",
+            Self::Joining => "waiting for the configuration of the cluster",
             Self::Draining => "draining",
         }
     }

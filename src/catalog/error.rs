@@ -3,6 +3,9 @@
 use schema::{Object, Value, Violations, json};
 use uuid::Uuid;
 
+/// Not one of Kong's codes, and never shown.
+const UNAVAILABLE: u8 = u8::MAX;
+
 /// A refusal: `{"code": 5, "name": "unique constraint violation", "message": "...", "fields": {...}}` and its HTTP status.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[error("{message}")]
@@ -77,6 +80,11 @@ impl WriteError {
         Self::new(7, "invalid offset", format!("'{offset}' is not a valid offset: {why}"), Details::None)
     }
 
+    /// The cluster takes no writes here at the moment; `why` says why, and is shown.
+    pub fn unavailable(why: impl std::fmt::Display) -> Self {
+        Self::new(UNAVAILABLE, "unavailable", why.to_string(), Details::None)
+    }
+
     /// The store failed. The client is told nothing of the reason, which is logged where it happened.
     pub fn database() -> Self {
         Self::new(8, "database error", "An unexpected error occurred".to_owned(), Details::None)
@@ -143,13 +151,14 @@ impl WriteError {
             6 => 404,
             8 => 500,
             12 => 405,
+            UNAVAILABLE => 503,
             _ => 400,
         }
     }
 
     /// The body of the answer.
     pub fn body(&self) -> Value {
-        if self.code == 8 {
+        if self.code == 8 || self.code == UNAVAILABLE {
             return json!({"message": self.message});
         }
         let mut body = json!({"code": self.code, "name": self.name, "message": self.message});

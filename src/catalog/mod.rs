@@ -35,6 +35,7 @@ pub use error::WriteError;
 pub use page::{Page, Rows, TagFilter, Tagged};
 pub use row::Row;
 pub use schemas::{Choose, Schemas};
+pub use table::{parents, unique_values};
 
 use table::Table;
 
@@ -141,6 +142,24 @@ impl Catalog {
                 DiffItem::Remove(id, _) => (*id, None),
             })
             .collect()
+    }
+
+    /// The catalog with these edits made, which are known to be good.
+    pub fn edited(&self, edits: &[Edit]) -> Self {
+        let mut next = self.clone();
+        // Former values first, so that rows may change them with each other.
+        edits.iter().for_each(|edit| next.remove(edit.entity(), &edit.id()));
+        for edit in edits {
+            if let Edit::Put(row) = edit {
+                next.insert(row.clone());
+            }
+        }
+        next
+    }
+
+    /// The rows whose time was over at `now`, in milliseconds since the epoch.
+    pub fn ended(&self, now: u64) -> Vec<(&'static EntitySchema, Uuid)> {
+        self.tables().flat_map(|table| table.ended(now).map(|id| (table.schema, id))).collect()
     }
 
     /// How many rows an entity has.

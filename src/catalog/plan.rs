@@ -63,7 +63,7 @@ impl Draft<'_> {
             Change::Replace(rows) => self.replace(rows).map(|()| Outcome::Nothing),
             Change::Sweep => {
                 let now = row::now();
-                let ended: Vec<_> = self.catalog.tables().flat_map(|t| t.ended(now).map(|id| (t.schema, id))).collect();
+                let ended = self.catalog.ended(now);
                 ended.into_iter().for_each(|(entity, id)| self.remove(entity, id));
                 Ok(Outcome::Nothing)
             }

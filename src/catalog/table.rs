@@ -157,6 +157,20 @@ impl Table {
     }
 }
 
+/// What no other row may have too: a field, or `cache_key` for several at once, and the value.
+pub fn unique_values(schema: &EntitySchema, body: &Object) -> Vec<(&'static str, String)> {
+    let alone = (schema.cache_key.len() == 1).then(|| schema.cache_key[0]);
+    let fields = schema.record.fields.iter().filter(|field| field.unique || Some(field.name) == alone);
+    let mut values: Vec<_> = fields.filter_map(|field| Some((field.name, body.get(field.name).and_then(text)?))).collect();
+    values.extend(compound_key(schema, body).map(|key| ("cache_key", key)));
+    values
+}
+
+/// The rows that a row's foreign keys name: entity and id.
+pub fn parents(schema: &EntitySchema, body: &Object) -> Vec<(&'static str, Uuid)> {
+    schema.record.foreign_keys().filter_map(|(field, to)| Some((to, parent(body, field.name)?))).collect()
+}
+
 /// Removes a value from an index, unless another row took it over in the same change.
 fn forget(index: &mut Index, value: &str, id: &Uuid) {
     if index.get(value).is_some_and(|row| row.id == *id) {

@@ -2,9 +2,11 @@
 
 use std::sync::{Arc, OnceLock};
 
+use ::cluster::Overview;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
+use crate::actors::replication::Replication;
 use crate::actors::supervise;
 use crate::admin::context::{KONG_VERSION, TROOP_VERSION};
 use crate::admin::vitals::resident_memory;
@@ -28,6 +30,8 @@ pub struct NodeMetrics {
     pub traffic: Arc<Traffic>,
     /// How often Redis servers failed.
     pub redis_failures: Box<dyn Fn() -> u64 + Send + Sync>,
+    /// The cluster that the node is one of.
+    pub cluster: Option<Arc<Replication>>,
     /// Whether the store answers.
     pub reachable: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -104,6 +108,56 @@ impl Collector for NodeMetrics {
                 panics.iter().map(|(plugin, n)| (vec![("plugin", *plugin)], *n)),
             ),
         ]);
+        let overview = self.cluster.as_ref().and_then(|cluster| cluster.overview());
+        families.extend(overview.map(|overview| of_cluster(&overview)).unwrap_or_default());
         families
     }
+}
+
+/// How the cluster stands, as this node sees it.
+fn of_cluster(overview: &Overview) -> Vec<MetricFamily> {
+    let (status, counters, traffic) = (&overview.status, &overview.status.counters, &overview.traffic);
+    let one = |name, help, value: f64| gauge(name, help, [(vec![], value)]);
+    let total = |name, help, value| counter(name, help, [(vec![], value)]);
+    let peers: Vec<(String, f64, f64)> = status
+        .peers
+        .iter()
+        .map(|peer| (peer.node.to_string(), f64::from(u8::from(peer.live)), peer.differs_for.unwrap_or(0) as f64 / 1000.0))
+        .collect();
+    let label = |node: &'_ String| vec![("peer", node.clone())];
+    let of_peers = |name, help, value: &dyn Fn(&(String, f64, f64)) -> f64| {
+        let samples: Vec<_> = peers.iter().map(|peer| (label(&peer.0), value(peer))).collect();
+        gauge(name, help, samples.iter().map(|(labels, value)| (labels.iter().map(|(name, node)| (*name, node.as_str())).collect(), *value)))
+    };
+    let flag = |value: bool| f64::from(u8::from(value));
+    vec![
+        one("troop_cluster_ready", "Whether the node has what its peers have", flag(status.ready)),
+        one("troop_cluster_accepts_writes", "Whether the node takes changes", flag(status.accepts_writes)),
+        one("troop_cluster_members", "Nodes that belong to the cluster", status.members.len() as f64),
+        one("troop_cluster_alive", "Nodes that are alive, this one included", (status.peers.iter().filter(|peer| peer.live).count() + 1) as f64),
+        one("troop_cluster_records", "Records that the node keeps, deletions included", status.digest.count as f64),
+        one("troop_cluster_records_alive", "Records that are not deleted", status.alive as f64),
+        one("troop_cluster_bad_records", "Records that the node cannot put in effect", status.bad.len() as f64),
+        one("troop_cluster_quarantined_records", "Records that ended the node and are left out", status.quarantined.len() as f64),
+        one("troop_cluster_queued", "Changes that wait to be made durable", status.queued as f64),
+        one("troop_cluster_clock_offset_seconds", "How far the median of all clocks is ahead", status.clock_offset as f64 / 1000.0),
+        of_peers("troop_cluster_peer_up", "Whether a peer is alive and connected", &|peer| peer.1),
+        of_peers("troop_cluster_peer_lag_seconds", "For how long a peer has had other records", &|peer| peer.2),
+        total("troop_cluster_conflicts_total", "Edits that lost against others made at the same time", status.conflicts),
+        total("troop_cluster_writes_total", "Writes of this node", counters.writes),
+        total("troop_cluster_received_total", "New records that came from peers", counters.received),
+        total("troop_cluster_commits_failed_total", "Changes that could not be made durable", counters.commits_failed),
+        total("troop_cluster_unreadable_total", "Records of peers that could not be read", counters.unreadable),
+        total("troop_cluster_dropped_total", "Pushes that were dropped, to be repaired later", counters.dropped + traffic.dropped),
+        total("troop_cluster_sessions_total", "Sessions of repair", counters.sessions),
+        total("troop_cluster_sessions_failed_total", "Sessions of repair that were broken off", counters.sessions_failed),
+        total("troop_cluster_snapshots_total", "Complete copies that were taken", counters.snapshots),
+        total("troop_cluster_purged_total", "Deletions that are no longer remembered", counters.purged),
+        total("troop_cluster_scrubs_wrong_total", "Times that sums did not agree with the records", counters.scrubs_wrong),
+        total("troop_cluster_connections_accepted_total", "Connections of peers", traffic.accepted),
+        total("troop_cluster_connections_refused_total", "Connections that were refused", traffic.refused),
+        total("troop_cluster_undecodable_total", "Frames that could not be decoded", traffic.undecodable),
+        total("troop_cluster_received_bytes_total", "Bytes from peers", traffic.bytes_in),
+        total("troop_cluster_sent_bytes_total", "Bytes to peers", traffic.bytes_out),
+    ]
 }

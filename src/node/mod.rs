@@ -7,6 +7,7 @@
 //! | [`start`] | the order in which the parts come up |
 //! | [`listeners`] | sockets, and how TLS is spoken on them |
 //! | [`certificates`] | the node's own certificates |
+//! | [`cluster`] | what settings say to the cluster |
 //! | [`proxy`] | the workers and their sockets, and their replacement when settings are read again |
 //! | [`workers`] | the threads that serve requests |
 //! | [`log`] | what the node writes about itself |
@@ -15,6 +16,7 @@
 //! | [`signals`] | stop, quit, reload |
 
 mod certificates;
+mod cluster;
 mod declared;
 mod listeners;
 pub mod log;
@@ -43,6 +45,8 @@ pub enum StartError {
     Store(#[from] crate::store::StoreError),
     #[error("error parsing declarative config file {path}:\n{errors}")]
     Declarative { path: String, errors: String },
+    #[error("{0}")]
+    Cluster(String),
     #[error("{what}: {error}")]
     Io { what: &'static str, error: std::io::Error },
 }

@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
+use ::cluster::mesh::tls::Tls;
 use actix_rt::Arbiter;
 use arc_swap::ArcSwap;
 use parking_lot::Mutex;
@@ -13,15 +14,17 @@ use crate::actors::catalog::{Configuration, load};
 use crate::actors::file_log::FileWriters;
 use crate::actors::rate_limits::RateLimits;
 use crate::actors::redis::Connections;
+use crate::actors::replication::{self, Replication};
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
-use crate::admin::context::{Context, Node as Identity, Options};
+use crate::admin::context::{Context, Node as Identity, Options, TROOP_VERSION};
 use crate::admin::server;
 use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Schemas};
 use crate::declarative::EMPTY_HASH;
 use crate::node::certificates::{self, Replaceable};
+use crate::node::cluster::{self, Membership};
 use crate::node::declared::{self, Declared, declared};
 use crate::node::metrics::NodeMetrics;
 use crate::node::proxy::Proxy;
@@ -35,7 +38,7 @@ use crate::proxy::server::Counters;
 use crate::settings::value::{Database, LogTarget};
 use crate::settings::{self, Settings};
 use crate::snapshot::Builder;
-use crate::store::{Embedded, Store};
+use crate::store::Embedded;
 
 /// Upper bounds, in seconds, of the time in which changes take effect.
 const APPLY: &[f64] = &[0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0];
@@ -48,11 +51,14 @@ pub struct Node {
     proxy: Proxy,
     /// Of the Admin API and the status API, where they speak TLS.
     certificates: [(certificates::Listener, Option<Arc<Replaceable>>); 2],
+    /// Towards the other nodes of a cluster.
+    tls: Option<Arc<Tls>>,
     servers: Vec<actix_web::dev::Server>,
     signals: Signals,
     log: Arc<log::Log>,
     handles: Arc<Handles>,
     redis: Connections,
+    replication: Option<Arc<Replication>>,
     /// Kept while the node runs: the thread of the actors.
     actors: Arbiter,
     _pid: PidFile,
@@ -78,12 +84,19 @@ impl Node {
 
         let dbless = settings.database == Database::Off;
         let directory = if dbless { settings.path(declared::KEPT) } else { settings.prefix.clone() };
-        let store: Arc<dyn Store> = Arc::new(Embedded::open(&directory)?);
+        let membership = Membership::of(&settings)?;
+        let mut store = Embedded::open(&directory)?;
+        if membership.is_none() {
+            store = store.not_clustered()?;
+        }
+        let store = Arc::new(store);
         let enabled = enabled_plugins(&settings);
         let schemas = schemas(&settings, enabled.clone());
         let (catalog, hash) = if dbless {
             let Declared { catalog, hash } = declared(&settings, &schemas, &*store)?;
             (catalog, hash)
+        } else if membership.is_some() {
+            (replication::first(&store)?, EMPTY_HASH.to_owned())
         } else {
             (load(&*store)?, EMPTY_HASH.to_owned())
         };
@@ -92,8 +105,12 @@ impl Node {
         let arbiter = actors.handle();
         let resolver = resolver::start(&arbiter, terms::dns(&settings));
         let upstreams = Arc::new(Upstreams::new(arbiter.clone(), resolver.clone(), terms::recovery(&settings)));
-        let node_id =
-            settings.persistent_node_id().map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?;
+        let node_id = match &membership {
+            Some(membership) => membership.node,
+            None => settings
+                .persistent_node_id()
+                .map_err(|error| StartError::Prefix { prefix: settings.prefix.display().to_string(), error })?,
+        };
         let identity = Identity::of(&settings, node_id);
         let node = plugin::Node { id: node_id, hostname: identity.hostname.clone() };
         let kept = Arc::new(plugin::cache::Cache::new(usize::try_from(settings.mem_cache_size.0).unwrap_or(usize::MAX)));
@@ -119,7 +136,15 @@ impl Node {
                 snapshot.store(Arc::new(builder.lock().build(Arc::clone(catalog), balancers)));
             })
         };
-        let configuration = Configuration::start(&arbiter, store, catalog, schemas.clone(), publish);
+        let (configuration, replication) = match &membership {
+            None => (Configuration::start(&arbiter, store, catalog, schemas.clone(), publish), None),
+            Some(membership) => {
+                let configuration = Configuration::following(&arbiter, catalog, schemas.clone(), publish);
+                let config = membership.config(&settings, &handles.node.hostname, TROOP_VERSION);
+                let replication = Replication::start(config, store, configuration.clone()).await;
+                (configuration, Some(replication.map_err(|error| StartError::Cluster(reasons(&error)))?))
+            }
+        };
 
         let counters = Arc::new(Counters::default());
         let names = Arc::clone(&snapshot);
@@ -128,6 +153,7 @@ impl Node {
             counters: Arc::clone(&counters),
             catalog: configuration.current(),
             dbless,
+            replication: replication.clone(),
             unready: Arc::new(AtomicBool::new(false)),
             metrics: enabled.iter().any(|plugin| plugin.name == "prometheus").then(|| Arc::clone(&handles.metrics)),
         };
@@ -142,6 +168,7 @@ impl Node {
                 let redis = redis.clone();
                 move || redis.failures()
             }),
+            cluster: replication.clone(),
             reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
         }));
 
@@ -152,6 +179,7 @@ impl Node {
             schemas,
             catalog: configuration.current(),
             writer: Arc::new(configuration),
+            cluster: replication.clone(),
             configuration_hash: ArcSwap::from_pointee(hash),
             loading: tokio::sync::Mutex::default(),
             handles: Arc::clone(&handles),
@@ -173,7 +201,8 @@ impl Node {
             [(certificates::Listener::Admin, admin_api.certificate), (certificates::Listener::Status, status_api.certificate)];
         let proxy = Proxy::start(&settings, sockets, snapshot, counters, Arc::clone(&handles))?;
         let pid = PidFile::write(&settings)?;
-        Ok(Self { settings, proxy, certificates, servers, signals, log, handles, redis, actors, _pid: pid })
+        let tls = membership.and_then(|membership| membership.tls);
+        Ok(Self { settings, proxy, certificates, tls, servers, signals, log, handles, redis, replication, actors, _pid: pid })
     }
 
     /// Serves until told to stop, then finishes what is under way.
@@ -203,6 +232,9 @@ impl Node {
         for handle in handles {
             handle.stop(true).await;
         }
+        if let Some(replication) = self.replication {
+            replication.stop().await;
+        }
         self.actors.stop();
     }
 
@@ -217,6 +249,9 @@ impl Node {
             }
         }
         self.proxy.reload(&next)?;
+        if let Some(tls) = &self.tls {
+            cluster::reload(tls, &next)?;
+        }
         for (shows, certificate) in shown {
             shows.0.store(certificate);
         }
@@ -227,6 +262,17 @@ impl Node {
         self.settings = next;
         Ok(())
     }
+}
+
+/// An error with what is behind it.
+fn reasons(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(&format!(": {error}"));
+        next = error.source();
+    }
+    text
 }
 
 /// The plugins that may be configured.

@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use arc_swap::ArcSwap;
 
+use crate::actors::replication::Replication;
 use crate::admin::vitals::{Connections, Readiness, Vitals};
 use crate::catalog::Catalog;
 use crate::plugin::metrics::Metrics;
@@ -16,6 +17,8 @@ pub struct Running {
     pub catalog: Arc<ArcSwap<Catalog>>,
     /// Without a database a node is ready once it has been given a configuration.
     pub dbless: bool,
+    /// None where the node shares its configuration with no others.
+    pub replication: Option<Arc<Replication>>,
     pub unready: Arc<AtomicBool>,
     /// None where the prometheus plugin cannot be enabled.
     pub metrics: Option<Arc<Metrics>>,
@@ -40,6 +43,8 @@ impl Vitals for Running {
             Readiness::Draining
         } else if self.dbless && self.catalog.load().is_empty() {
             Readiness::NoConfiguration
+        } else if self.replication.as_ref().is_some_and(|replication| !replication.is_ready()) {
+            Readiness::Joining
         } else {
             Readiness::Ready
         }

@@ -35,6 +35,43 @@ pub fn all(settings: &Settings, errors: &mut Vec<String>) {
     limits(settings, errors);
     names(settings, errors);
     templates(settings, errors);
+    cluster(settings, errors);
+}
+
+fn cluster(settings: &Settings, errors: &mut Vec<String>) {
+    if !(1..=64).contains(&settings.cluster_size_hint) {
+        errors.push("cluster_size_hint must be an integer between 1 and 64".into());
+    }
+    if !settings.cluster {
+        return;
+    }
+    if settings.database != Database::Embedded {
+        errors.push("cluster = on: nodes of a cluster keep the configuration themselves; set database to embedded".into());
+    }
+    for (name, addresses) in [("cluster_seeds", &settings.cluster_seeds[..]), ("cluster_advertise", settings.cluster_advertise.as_slice())] {
+        for address in addresses {
+            let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
+            if !matches!(port, Some(Ok(1..))) {
+                errors.push(format!("{name}: '{address}' is not host:port"));
+            }
+        }
+    }
+    if settings.cluster_insecure {
+        if !settings.cluster_listen.ip().is_loopback() {
+            errors.push("cluster_insecure = on: without TLS nodes speak on loopback addresses only; set cluster_listen to one".into());
+        }
+        return;
+    }
+    for (name, entry) in [
+        ("cluster_cert", &settings.cluster_cert),
+        ("cluster_cert_key", &settings.cluster_cert_key),
+        ("cluster_ca_cert", &settings.cluster_ca_cert),
+    ] {
+        match entry {
+            Some(entry) => readable(name, std::slice::from_ref(entry), errors),
+            None => errors.push(format!("{name} must be specified with cluster = on; `troop cluster init` and `troop cluster join` make it")),
+        }
+    }
 }
 
 fn stores_and_roles(settings: &Settings, errors: &mut Vec<String>) {

@@ -1,6 +1,7 @@
 //! The table of settings. A setting is one entry here: its documentation, name, type and default.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use uuid::Uuid;
@@ -227,6 +228,29 @@ settings! {
     router_flavor: Flavor = "traditional_compatible";
     /// Part in a hybrid deployment. This release knows `traditional`.
     role: Role = "traditional";
+
+    // The cluster.
+    /// Whether the node shares its configuration with others: see docs/cluster.md. It needs `database = embedded`.
+    cluster: bool = "off";
+    /// Address on which the other nodes are spoken with.
+    cluster_listen: SocketAddr = "0.0.0.0:8005";
+    /// Where the others find this node, `host:port`. Unset: `cluster_listen`, with the name of the host where that is every address.
+    cluster_advertise: Option<String> = "";
+    /// Nodes that are looked for, `host:port`. Names are resolved again and again, and all their addresses are tried. Unset: the node
+    /// begins a cluster of its own, or waits for the others to come.
+    cluster_seeds: Vec<String> = "";
+    /// Certificate of this node, as `troop cluster` makes it: a path, or the PEM text itself. It says what the node's id is.
+    cluster_cert: Option<String> = "" [live];
+    /// Its key.
+    cluster_cert_key: Option<String> = "" [secret] [live];
+    /// Certificates of the authorities whose nodes are trusted.
+    cluster_ca_cert: Option<String> = "" [live];
+    /// Whether nodes speak without TLS, which they do on loopback addresses only: for trying things out on one machine.
+    cluster_insecure: bool = "off";
+    /// What people call the node. Unset: the name of the host.
+    node_name: Option<String> = "";
+    /// Nodes that the cluster is expected to have, 1 to 64. With more than 16 they gossip once a second in place of twice.
+    cluster_size_hint: u32 = "3";
 
     // Names.
     /// Name servers; those of /etc/resolv.conf when unset.

@@ -100,6 +100,14 @@ impl Value for Vec<String> {
     }
 }
 
+impl Value for SocketAddr {
+    const KIND: Kind = Kind::String;
+
+    fn read(name: &str, text: &str) -> Result<Self, String> {
+        text.parse().map_err(|_| format!("{name} is not an address and a port: '{text}'"))
+    }
+}
+
 impl Value for Uuid {
     const KIND: Kind = Kind::String;
 

@@ -21,6 +21,8 @@ use super::{Loaded, Store, StoreError};
 use crate::catalog::{Edit, Row};
 use crate::model;
 
+pub mod records;
+
 /// (entity, id) to the row in its envelope.
 const ROWS: TableDefinition<(&str, u128), &[u8]> = TableDefinition::new("rows");
 /// Facts of the file: `format`, `rows`.

@@ -13,6 +13,7 @@ use std::sync::Arc;
 
 use crate::catalog::{Edit, Row};
 
+pub use embedded::records::{Changes, Records};
 pub use embedded::Embedded;
 pub use memory::Memory;
 
@@ -47,6 +48,11 @@ pub enum StoreError {
         "{path} is damaged or not a store of troop ({reason}); restore it from a backup, or move it away to start with an empty configuration"
     )]
     Damaged { path: PathBuf, reason: String },
+    #[error(
+        "{path} holds the configuration of a node of a cluster: start it with cluster = on, or choose another prefix and bring the \
+         configuration in from a running node"
+    )]
+    OfACluster { path: PathBuf },
     #[error("{path} was written by a later version of troop (format {found}, this version reads {known}); run that version or a later one")]
     Newer { path: PathBuf, found: u32, known: u32 },
 }

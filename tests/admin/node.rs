@@ -117,6 +117,7 @@ fn context(options: Options, catalog: Arc<ArcSwap<Catalog>>) -> Arc<Context> {
         handles: handles(),
         catalog: catalog.clone(),
         writer: Arc::new(InMemory { catalog, schemas, turn: Arc::default() }),
+        cluster: None,
         configuration_hash: ArcSwap::from_pointee("0".repeat(32)),
         loading: tokio::sync::Mutex::default(),
         health: Arc::new(Balancers),

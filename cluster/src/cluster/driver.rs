@@ -157,13 +157,11 @@ impl Driver {
             self.give(event).await;
         }
         let kept = self.engine.in_effect();
-        if !kept.is_empty() {
-            let rejected = self.storage.apply(kept).await;
-            for (key, reason) in &rejected {
-                tracing::warn!(%key, reason, "a kept record cannot be put in effect");
-            }
-            self.engine.note_bad(rejected);
+        let rejected = self.storage.apply(kept).await;
+        for (key, reason) in &rejected {
+            tracing::warn!(%key, reason, "a kept record cannot be put in effect");
         }
+        self.engine.note_bad(rejected);
         self.started = true;
         self.show_ready();
     }
@@ -259,6 +257,7 @@ impl Driver {
             Call::Record(key, reply) => drop(reply.send(self.engine.replica().get(&key).cloned())),
             Call::Conflicts(reply) => drop(reply.send(self.engine.replica().conflicts().iter().cloned().collect())),
             Call::Ineffective(reply) => drop(reply.send(self.engine.replica().ineffective().take(10_000).collect())),
+            Call::Losers(reply) => drop(reply.send(self.engine.replica().losers().take(10_000).collect())),
             Call::WaitFor { key, version, reply } => {
                 if self.versions.len() < MAX_WAITING {
                     self.versions.push((key, version, reply));

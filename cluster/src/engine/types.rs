@@ -78,6 +78,17 @@ pub struct Meta {
     pub suspects: Vec<Suspect>,
 }
 
+impl Meta {
+    pub fn encode(&self) -> Vec<u8> {
+        bincode::encode_to_vec(self, bincode::config::standard()).expect("a vector takes every byte")
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<Self, bincode::error::DecodeError> {
+        let config = bincode::config::standard().with_limit::<{ 16 * 1024 * 1024 }>();
+        bincode::decode_from_slice(bytes, config).map(|(meta, _)| meta)
+    }
+}
+
 /// What a node had kept when it ended.
 #[derive(Clone, Debug, Default)]
 pub struct Kept {

@@ -26,6 +26,6 @@ pub async fn create(mut call: Call, subject: Subject) -> Outcome {
     if let Some(scope) = scope {
         input.insert(scope.field.to_owned(), json!({"id": scope.parent}));
     }
-    let written = call.context.write(Change::Create { entity: subject.entity, input }).await?;
+    let written = call.write(Change::Create { entity: subject.entity, input }).await?;
     Ok(Answer::json(201, &written.shown.into()))
 }

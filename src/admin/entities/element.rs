@@ -20,7 +20,7 @@ pub async fn put(mut call: Call, subject: Subject) -> Outcome {
     if let Some(scope) = scope {
         input.insert(scope.field.to_owned(), json!({"id": scope.parent}));
     }
-    let written = call.context.write(Change::Upsert { entity: subject.entity, key, scope, input }).await?;
+    let written = call.write(Change::Upsert { entity: subject.entity, key, scope, input }).await?;
     Ok(Answer::ok(&written.shown.into()))
 }
 
@@ -33,7 +33,7 @@ pub async fn patch(mut call: Call, subject: Subject) -> Outcome {
         return Err(Answer::not_found());
     }
     let input = input::take(&mut call, subject.entity, row.map(|row| &**row));
-    let written = call.context.write(Change::Update { entity: subject.entity, key, scope, input }).await?;
+    let written = call.write(Change::Update { entity: subject.entity, key, scope, input }).await?;
     Ok(Answer::ok(&written.shown.into()))
 }
 
@@ -42,6 +42,6 @@ pub async fn delete(call: Call, subject: Subject) -> Outcome {
     if scope.is_some() && call.catalog.select(subject.entity.name, &key, scope).is_none() {
         return Err(Answer::not_found());
     }
-    call.context.write(Change::Delete { entity: subject.entity, key, scope }).await?;
+    call.write(Change::Delete { entity: subject.entity, key, scope }).await?;
     Ok(Answer::empty(204))
 }

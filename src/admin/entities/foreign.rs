@@ -41,7 +41,7 @@ pub async fn put(mut call: Call, subject: Subject) -> Outcome {
     let id = link.parent.unwrap_or_else(Uuid::new_v4);
     let parent = Change::Upsert { entity: link.kind, key: Key::Id(id), scope: None, input };
     if link.parent.is_some() {
-        let written = call.context.write(parent).await?;
+        let written = call.write(parent).await?;
         return Ok(Answer::ok(&written.shown.into()));
     }
     let tie = Change::Update {
@@ -50,7 +50,7 @@ pub async fn put(mut call: Call, subject: Subject) -> Outcome {
         scope: None,
         input: schema::Object::from_iter([(link.field.to_owned(), json!({"id": id}))]),
     };
-    call.context.write(Change::All(vec![parent, tie])).await?;
+    call.write(Change::All(vec![parent, tie])).await?;
     let catalog = call.context.catalog.load_full();
     let row = catalog.get(link.kind.name, &id).ok_or_else(Answer::not_found)?;
     Ok(Answer::raw(200, page::text(&catalog, row).into_owned()))
@@ -62,6 +62,6 @@ pub async fn patch(mut call: Call, subject: Subject) -> Outcome {
     let row = link.parent.and_then(|id| catalog.get(link.kind.name, &id)).ok_or_else(Answer::not_found)?;
     let input = input::take(&mut call, link.kind, Some(row));
     let change = Change::Update { entity: link.kind, key: Key::Id(row.id), scope: None, input };
-    let written = call.context.write(change).await?;
+    let written = call.write(change).await?;
     Ok(Answer::ok(&written.shown.into()))
 }

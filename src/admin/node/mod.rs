@@ -1,6 +1,7 @@
 //! Endpoints that are about the node and not about an entity, one file for each subject.
 
 pub mod cache;
+pub mod cluster;
 pub mod clustering;
 pub mod config;
 pub mod log_level;
@@ -17,6 +18,7 @@ use crate::admin::table::Table;
 /// All of them, for the Admin API.
 pub fn endpoints(table: &mut Table, context: &Context) {
     cache::endpoints(table);
+    cluster::endpoints(table, context);
     clustering::endpoints(table);
     config::endpoints(table, context);
     log_level::endpoints(table);

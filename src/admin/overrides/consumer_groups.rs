@@ -145,7 +145,7 @@ async fn join(call: Call, side: Side) -> Outcome {
         joined.push(Value::Object(found.object()));
     }
     let body = json!({side.field(): row.object(), other.entity().name: joined});
-    call.context.write(Change::All(changes)).await?;
+    call.write(Change::All(changes)).await?;
     Ok(Answer::json(201, &body))
 }
 
@@ -158,7 +158,7 @@ async fn member(call: Call) -> Outcome {
 async fn leave(call: Call) -> Outcome {
     let (group, consumer) = (Side::Group.row(&call)?, Side::Consumer.row(&call)?);
     let id = membership(&call, group.id, consumer.id).ok_or_else(Answer::not_found)?;
-    call.context.write(Change::Delete { entity: memberships(), key: Key::Id(id), scope: None }).await?;
+    call.write(Change::Delete { entity: memberships(), key: Key::Id(id), scope: None }).await?;
     Ok(Answer::empty(204))
 }
 
@@ -167,7 +167,7 @@ async fn leave_all(call: Call, side: Side) -> Outcome {
     let remove = |row: &std::sync::Arc<Row>| Change::Delete { entity: memberships(), key: Key::Id(row.id), scope: None };
     let changes: Vec<Change> = call.catalog.children(memberships().name, side.field(), row.id).map(remove).collect();
     if !changes.is_empty() {
-        call.context.write(Change::All(changes)).await?;
+        call.write(Change::All(changes)).await?;
     }
     Ok(Answer::empty(204))
 }

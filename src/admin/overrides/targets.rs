@@ -103,13 +103,13 @@ async fn update(mut call: Call) -> Outcome {
     let row = row.clone();
     let input = input::take(&mut call, Target::entity(), Some(&row));
     let change = Change::Update { entity: Target::entity(), key: Key::Id(row.id), scope: Some(scope), input };
-    let written = call.context.write(change).await?;
+    let written = call.write(change).await?;
     Ok(Answer::ok(&written.shown.into()))
 }
 
 async fn delete(call: Call) -> Outcome {
     let (row, scope) = target(&call)?;
-    call.context.write(Change::Delete { entity: Target::entity(), key: Key::Id(row.id), scope: Some(scope) }).await?;
+    call.write(Change::Delete { entity: Target::entity(), key: Key::Id(row.id), scope: Some(scope) }).await?;
     Ok(Answer::empty(204))
 }
 

@@ -1,0 +1,95 @@
+//! What the cluster asks of the node: to keep records, and to put them in effect.
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use cluster::Storage;
+use cluster::engine::{Commit, Kept, Meta};
+use cluster::id::Key;
+use cluster::record::Record;
+use cluster::replica::Change;
+use tokio::sync::watch;
+
+use super::records;
+use crate::actors::catalog::Configuration;
+use crate::catalog::Edit;
+use crate::store::{Changes, Embedded, StoreError};
+
+/// The store of the node and its configuration.
+pub struct Disk {
+    pub store: Arc<Embedded>,
+    pub configuration: Configuration,
+    /// Becomes true when what was kept is in effect.
+    pub begun: watch::Sender<bool>,
+}
+
+impl Disk {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Embedded) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, String> {
+        let store = Arc::clone(&self.store);
+        let done = tokio::task::spawn_blocking(move || work(&store)).await;
+        done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+}
+
+#[async_trait]
+impl Storage for Disk {
+    async fn load(&self) -> Result<Kept, String> {
+        let loaded = self.blocking(Embedded::load_records).await?;
+        let mut kept = Vec::with_capacity(loaded.records.len());
+        for bytes in &loaded.records {
+            match Record::decode(bytes) {
+                Ok(record) => kept.push(record),
+                Err(error) => tracing::warn!(%error, "a kept record is left out, this version cannot read it"),
+            }
+        }
+        let meta = if loaded.meta.is_empty() { Meta::default() } else { Meta::decode(&loaded.meta).map_err(|error| error.to_string())? };
+        Ok(Kept { records: kept, meta })
+    }
+
+    async fn commit(&self, changes: Commit) -> Result<(), String> {
+        let name = |key: &Key| (key.kind.to_string(), key.id.to_string());
+        self.blocking(move |store| {
+            let put = changes.put.iter().map(|record| {
+                let (kind, id) = name(&record.key);
+                (kind, id, record.encode())
+            });
+            let put = put.collect();
+            store.commit_records(&Changes { put, removed: changes.removed.iter().map(name).collect(), meta: changes.meta.encode() })
+        })
+        .await
+    }
+
+    async fn apply(&self, changes: Vec<Change>) -> Vec<(Key, String)> {
+        let mut edits = Vec::with_capacity(changes.len());
+        let mut rejected = Vec::new();
+        for change in changes {
+            let named = records::named(&change.key);
+            let Some(record) = change.effective else {
+                edits.extend(named.map(|(entity, id)| Edit::Remove(entity, id)));
+                continue;
+            };
+            let prefix = format!("{}.", change.key.kind);
+            let lost: Vec<&str> = change.lost.iter().filter_map(|(field, _)| field.strip_prefix(&prefix)).collect();
+            match records::row(&record, &lost) {
+                Ok(row) => edits.push(Edit::Put(Arc::new(row))),
+                Err(reason) => {
+                    edits.extend(named.map(|(entity, id)| Edit::Remove(entity, id)));
+                    rejected.push((change.key, reason));
+                }
+            }
+        }
+        if !edits.is_empty() {
+            let unusable = self.configuration.follow(edits).await;
+            rejected.extend(unusable.into_iter().map(|(entity, id, reason)| (records::key(entity, id), reason)));
+        }
+        self.begun.send_replace(true);
+        rejected
+    }
+
+    async fn next_generation(&self) -> Result<u64, String> {
+        self.blocking(Embedded::next_generation).await
+    }
+}
