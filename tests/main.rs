@@ -3,6 +3,7 @@
 #![allow(clippy::disallowed_methods, reason = "servers that tests start run on threads of their own")]
 
 mod admin;
+mod cluster;
 mod conformance;
 mod documents;
 mod durability;

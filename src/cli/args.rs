@@ -128,6 +128,11 @@ pub enum Command {
         #[command(subcommand)]
         command: Hybrid,
     },
+    /// Nodes that share their configuration.
+    Cluster {
+        #[command(subcommand)]
+        command: Cluster,
+    },
     /// References to secrets.
     Vault {
         #[command(subcommand)]
@@ -224,6 +229,59 @@ pub enum Hybrid {
         days: u32,
         #[command(flatten)]
         verbosity: Verbosity,
+    },
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Cluster {
+    /// Makes the authority of a new cluster, and the certificate of its first node.
+    Init {
+        /// Folder for the files.
+        #[arg(short, long, default_value = "cluster")]
+        dir: PathBuf,
+        /// What the authority is called.
+        #[arg(long, default_value = "troop")]
+        name: String,
+        /// Days for which the node's certificate is good.
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// Prints a token with which another node joins. Needs the authority's key.
+    Invite {
+        /// Folder with the authority.
+        #[arg(short, long, default_value = "cluster")]
+        dir: PathBuf,
+        /// Where the new node finds others: `host:port`, with commas between.
+        #[arg(short, long, value_delimiter = ',')]
+        seeds: Vec<String>,
+        /// Days for which the node's certificate is good.
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// Writes the certificate of a node that was invited.
+    Join {
+        /// The token, `@` and a file that holds it, or `-` for standard input.
+        token: String,
+        /// Folder for the files.
+        #[arg(short, long, default_value = "cluster")]
+        dir: PathBuf,
+    },
+    /// Replaces the certificate of a node. Needs the authority's key.
+    Rotate {
+        /// Folder with the node's files.
+        #[arg(short, long, default_value = "cluster")]
+        dir: PathBuf,
+        /// Folder with the authority, when it is another.
+        #[arg(long)]
+        ca: Option<PathBuf>,
+        /// Days for which the certificate is good.
+        #[arg(long, default_value_t = 365)]
+        days: u32,
+    },
+    /// Asks the node of this machine how the cluster stands.
+    Status {
+        #[command(flatten)]
+        place: Place,
     },
 }
 

@@ -63,7 +63,7 @@ fn import(file: &Path, place: &Place, name: Name) -> Outcome {
     let schemas = schemas(&settings);
     let document = read(file, &schemas)?;
     say("parse successful, beginning import");
-    let store = Embedded::open(&settings.prefix)?;
+    let store = Embedded::open(&settings.prefix)?.not_clustered()?;
     let planned = load(&store)?.plan(Change::Import(document.rows), &schemas.context());
     match planned {
         Ok(plan) => store.commit(&plan.edits)?,
@@ -80,7 +80,7 @@ fn export(file: &Path, place: &Place) -> Outcome {
     }
     let rows = match process::running(&settings) {
         Some(_) => rows_of_running(&settings)?,
-        None => all(&load(&Embedded::open(&settings.prefix)?)?),
+        None => all(&load(&Embedded::open(&settings.prefix)?.not_clustered()?)?),
     };
     write(file, &declarative::export(&rows))?;
     Ok(ExitCode::SUCCESS)

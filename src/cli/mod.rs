@@ -6,12 +6,14 @@
 //! | [`process`] | start, stop, quit, reload, restart, health, drain |
 //! | [`migrations`] | what is left of database migrations where the store needs none |
 //! | [`config`] | declarative configuration: init, parse, import, export |
+//! | [`cluster`] | certificates of a cluster, and how it stands |
 //! | [`hybrid`] | a certificate and key for a cluster |
 //! | [`vault`] | looks up a reference |
 //! | [`api`] | calls the Admin and status API of a node that runs |
 
 mod api;
 mod args;
+mod cluster;
 mod config;
 mod hybrid;
 mod migrations;
@@ -88,6 +90,7 @@ fn execute(command: Command, name: Name) -> Outcome {
         Command::Migrations { command } => migrations::run(&command, name),
         Command::Config { command } => config::run(&command, name),
         Command::Hybrid { command } => hybrid::run(&command),
+        Command::Cluster { command } => cluster::run(&command),
         Command::Vault { command } => vault::run(&command),
     }
 }

@@ -60,6 +60,12 @@ impl Node {
         Self::launch(prefix, directory, settings)
     }
 
+    /// The same with these settings too.
+    pub fn restart_with(mut self, settings: &[(&str, String)]) -> Self {
+        self.settings.extend(settings.iter().map(|(name, value)| ((*name).to_owned(), value.clone())));
+        self.restart()
+    }
+
     /// What the gateway has written about itself.
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.prefix.with_extension("log")).unwrap_or_default()
