@@ -7,7 +7,7 @@ use crate::settings::value::Kind;
 pub const NGINX: &str = "there is no nginx underneath";
 const LUA: &str = "there is no Lua underneath";
 const GUI: &str = "there is no GUI in this release";
-const CLUSTER: &str = "this release runs as one node";
+const CLUSTER: &str = "this release has no hybrid mode";
 const POSTGRES: &str = "this release has no PostgreSQL store";
 const CACHE: &str = "configuration is in memory: nothing is cached from a database";
 const LOG: &str = "messages go to standard error";
@@ -38,12 +38,8 @@ pub static IGNORED: &[Ignored] = &[
     ignored("proxy_server", Kind::String, "", DIRECT),
     ignored("proxy_server_ssl_verify", Kind::Boolean, "on", DIRECT),
     ignored("admin_gui_listen", Kind::Array, "0.0.0.0:8002, 0.0.0.0:8445 ssl", GUI),
-    ignored("cluster_listen", Kind::Array, "0.0.0.0:8005", CLUSTER),
     ignored("cluster_control_plane", Kind::String, "127.0.0.1:8005", CLUSTER),
-    ignored("cluster_cert", Kind::String, "", CLUSTER),
-    ignored("cluster_cert_key", Kind::String, "", CLUSTER),
     ignored("cluster_mtls", Kind::Enum(&["shared", "pki"]), "shared", CLUSTER),
-    ignored("cluster_ca_cert", Kind::String, "", CLUSTER),
     ignored("cluster_server_name", Kind::String, "", CLUSTER),
     ignored("cluster_data_plane_purge_delay", Kind::Number, "1209600", CLUSTER),
     ignored("cluster_ocsp", Kind::Enum(&["on", "off", "optional"]), "off", CLUSTER),

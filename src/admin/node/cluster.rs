@@ -44,7 +44,7 @@ async fn status(call: Call) -> Outcome {
     let overview = cluster.status().await.map_err(ended)?;
     let (own, status) = (overview.node, &overview.status);
     let mut all: BTreeSet<NodeId> = status.members.iter().chain(overview.alive.keys()).copied().collect();
-    all.extend(status.peers.iter().map(|peer| peer.node));
+    all.extend(status.peers.iter().filter(|peer| peer.live).map(|peer| peer.node));
     all.insert(own);
     let mut nodes = Vec::with_capacity(all.len());
     for node in all {
