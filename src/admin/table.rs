@@ -199,7 +199,15 @@ mod tests {
 
     #[test]
     fn paths_are_found() {
-        let table = table(&["/", "/plugins", "/plugins/{plugins}", "/plugins/enabled", "/plugins/{plugins}/route", "/plugins/{other}/route/{x}", "/u/{u}/t/{t}/healthy"]);
+        let table = table(&[
+            "/",
+            "/plugins",
+            "/plugins/{plugins}",
+            "/plugins/enabled",
+            "/plugins/{plugins}/route",
+            "/plugins/{other}/route/{x}",
+            "/u/{u}/t/{t}/healthy",
+        ]);
         for path in ["/", "/plugins", "/plugins/enabled", "/plugins/x", "/plugins/enabled/route", "/u/1/t/2/healthy"] {
             assert_eq!(found(&table, path).as_deref(), Some(path), "{path}");
         }

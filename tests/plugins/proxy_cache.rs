@@ -172,7 +172,12 @@ fn what_other_plugins_do_they_do_to_hits_too() {
     let ids: std::collections::BTreeSet<_> = answers.iter().filter_map(|a| a.header("kong-request-id")).collect();
     assert_eq!(ids.len(), 3, "each request has its own");
     for (n, answer) in answers.iter().enumerate() {
-        assert_eq!((lines(answer, "X-Added: "), lines(answer, "X-Gone"), lines(answer, "RateLimit-Remaining")), (1, 0, 1), "{}", answer.head);
+        assert_eq!(
+            (lines(answer, "X-Added: "), lines(answer, "X-Gone"), lines(answer, "RateLimit-Remaining")),
+            (1, 0, 1),
+            "{}",
+            answer.head
+        );
         assert_eq!(answer.header("ratelimit-remaining"), Some((9 - n).to_string().as_str()));
     }
     add("request-termination", json!({"status_code": 418}));
@@ -210,7 +215,8 @@ fn the_admin_api_shows_and_forgets() {
 fn what_is_over_is_swept() {
     let upstream = Scripted::plain(PLAIN, "hello");
     let node = caching(&upstream, json!({"cache_ttl": 1}));
-    let kept = || node.admin("GET", "/status?unit=b", Value::Null)["memory"]["lua_shared_dicts"]["kong_db_cache"]["allocated_slabs"].as_u64();
+    let kept =
+        || node.admin("GET", "/status?unit=b", Value::Null)["memory"]["lua_shared_dicts"]["kong_db_cache"]["allocated_slabs"].as_u64();
     assert_eq!(kept(), Some(0));
     node.get("/");
     wait_for("the answer is kept", || kept() > Some(0));

@@ -67,10 +67,7 @@ pub struct Waiting {
 impl Default for Fills {
     fn default() -> Self {
         let remembered = std::num::NonZeroUsize::new(REMEMBERED).expect("more than none");
-        let shard = || Shard {
-            under_way: HashMap::default(),
-            passing: LruCache::with_hasher(remembered, ahash::RandomState::new()),
-        };
+        let shard = || Shard { under_way: HashMap::default(), passing: LruCache::with_hasher(remembered, ahash::RandomState::new()) };
         Self { shards: (0..SHARDS).map(|_| Mutex::new(shard())).collect(), waited: AtomicU64::new(0), in_vain: AtomicU64::new(0) }
     }
 }

@@ -52,11 +52,14 @@ impl Recipe {
         let line = out.len();
         put(&mut out, &[method, b" ", x.request.raw_path().as_bytes()]);
         if x.request.query().is_none() {
-            put(&mut out, &[match x.request.version {
-                Version::Http10 => b" HTTP/1.0",
-                Version::Http11 => b" HTTP/1.1",
-                Version::Http2 => b" HTTP/2.0",
-            }]);
+            put(
+                &mut out,
+                &[match x.request.version {
+                    Version::Http10 => b" HTTP/1.0",
+                    Version::Http11 => b" HTTP/1.1",
+                    Version::Http2 => b" HTTP/2.0",
+                }],
+            );
         }
         if self.ignore_uri_case {
             out[line..].make_ascii_lowercase();
@@ -123,13 +126,16 @@ fn put_named<'a>(name: &[u8], values: impl ExactSizeIterator<Item = Option<&'a [
 fn put_escaped(text: &[u8], out: &mut Text) {
     for byte in text {
         match byte {
-            b'%' | b':' | b'=' | b',' | b'|' => put(out, &[match byte {
-                b'%' => b"%25",
-                b':' => b"%3A",
-                b'=' => b"%3D",
-                b',' => b"%2C",
-                _ => b"%7C",
-            }]),
+            b'%' | b':' | b'=' | b',' | b'|' => put(
+                out,
+                &[match byte {
+                    b'%' => b"%25",
+                    b':' => b"%3A",
+                    b'=' => b"%3D",
+                    b',' => b"%2C",
+                    _ => b"%7C",
+                }],
+            ),
             byte => out.push(*byte),
         }
     }

@@ -150,11 +150,7 @@ impl Plugin for ProxyCache {
                 vary_query_params: config.vary_query_params.unwrap_or_default(),
                 vary_headers: config.vary_headers.unwrap_or_default(),
             },
-            told: Told {
-                age: told.age.unwrap_or_default(),
-                status: told.status.unwrap_or_default(),
-                key: told.key.unwrap_or_default(),
-            },
+            told: Told { age: told.age.unwrap_or_default(), status: told.status.unwrap_or_default(), key: told.key.unwrap_or_default() },
         };
         Ok(Self(Caching::new(policy, Storage::Memory(Arc::clone(&env.handles.cache)), env.id)))
     }

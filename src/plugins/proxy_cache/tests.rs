@@ -89,7 +89,13 @@ fn later(mut x: Exchange, seconds: u64) -> Exchange {
 #[test]
 fn the_second_request_is_answered_from_the_cache() {
     let plugin = cache(json!({}));
-    let sent = [("Content-Type", "text/plain"), ("X-Own", "1"), ("Content-Length", "6"), ("Connection", "x"), ("X-RateLimit-Remaining-Minute", "4")];
+    let sent = [
+        ("Content-Type", "text/plain"),
+        ("X-Own", "1"),
+        ("Content-Length", "6"),
+        ("Connection", "x"),
+        ("X-RateLimit-Remaining-Minute", "4"),
+    ];
     let first = pass(&plugin, &mut get("/a?b=1", &[]), 200, &sent, &["one", "two"]);
     assert_eq!((first.status, first.fared.as_str(), first.asked, first.body.as_str()), (200, "Miss", true, "onetwo"));
     let second = pass(&plugin, &mut get("/a?b=1", &[]), 500, PLAIN, &["other"]);
