@@ -1,5 +1,7 @@
 //! Integration tests: one binary, so that the gateway is linked once.
 
+#![allow(clippy::disallowed_methods, reason = "servers that tests start run on threads of their own")]
+
 mod admin;
 mod conformance;
 mod documents;

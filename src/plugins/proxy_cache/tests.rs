@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::http::{Body, Headers};
 use crate::plugin::reply::ReplyBody;
-use crate::plugin::testing::{consumer, env, exchange, plugin, plugin_with, refused, row, run, values};
+use crate::plugin::testing::{consumer, env, exchange, nothing, plugin, plugin_with, refused, row, run, values};
 
 const PLAIN: &[(&str, &str)] = &[("Content-Type", "text/plain")];
 
@@ -323,7 +323,7 @@ async fn requests_that_come_together_ask_once() {
     plugin.body_filter(&mut first, &mut Bytes::from("half"), false);
     let leave = async {
         tokio::task::yield_now().await;
-        first.clear();
+        first.clear(&nothing());
     };
     let both = futures_util::future::join(Plugin::access(&plugin, &mut second), leave);
     let (waited, ()) = tokio::time::timeout(soon, both).await.expect("nobody waits for long");
@@ -341,7 +341,7 @@ fn an_answer_that_breaks_off_is_not_kept() {
     x.response.headers.append("Content-Type", "text/plain");
     plugin.header_filter(&mut x);
     plugin.body_filter(&mut x, &mut Bytes::from("half"), false);
-    x.clear();
+    x.clear(&nothing());
     assert_eq!(pass(&plugin, &mut get("/", &[]), 200, PLAIN, &["x"]).fared, "Miss");
 }
 

@@ -189,6 +189,7 @@ pub fn default_message(status: u16) -> String {
         429 => "Too many requests",
         431 => "Request header fields too large",
         451 => "Unavailable for legal reasons",
+        497 => "The plain HTTP request was sent to HTTPS port",
         494 => "Request header or cookie too large",
         500 => "An unexpected error occurred",
         501 => "Not implemented",
