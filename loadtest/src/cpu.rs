@@ -19,15 +19,25 @@ pub struct Cpus {
 impl Cpus {
     /// The first CPUs that this process may use.
     pub fn of_machine() -> Result<Self> {
-        let may = sched_getaffinity(SELF)?;
-        let all: Vec<usize> = (0..CpuSet::count()).filter(|cpu| may.is_set(*cpu).unwrap_or(false)).collect();
-        Self::of(&all)
+        Self::of(&allowed()?)
+    }
+
+    /// The same, or one for everything: for what is counted and not timed.
+    pub fn at_least_one() -> Result<Self> {
+        let all = allowed()?;
+        Self::of(&all).or_else(|_| Self::of(&[all[0], all[0]]))
     }
 
     fn of(all: &[usize]) -> Result<Self> {
         ensure!(all.len() >= 2, "two CPUs are needed: one for the proxy, one for load and upstream");
         Ok(Self { proxy: all[0], load: all[1], upstream: *all.get(2).unwrap_or(&all[1]) })
     }
+}
+
+/// CPUs that this process may use; there is always one.
+pub fn allowed() -> Result<Vec<usize>> {
+    let may = sched_getaffinity(SELF)?;
+    Ok((0..CpuSet::count()).filter(|cpu| may.is_set(*cpu).unwrap_or(false)).collect())
 }
 
 /// Keeps the calling thread, and what it starts from now on, on one CPU.

@@ -79,9 +79,9 @@ async fn run(args: &Args) -> Result<()> {
         return list();
     }
     raise_open_files()?;
-    let cpus = Cpus::of_machine()?;
     if let Some(Command::Instructions { check, write, requests, profile, keep }) = &args.command {
         let binary = binary(args, profile).await?;
+        let cpus = Cpus::at_least_one()?;
         cpu::pin(cpus.load)?;
         let place = Place::prepare(cpus).await?;
         let then = match (check, write) {
@@ -91,6 +91,7 @@ async fn run(args: &Args) -> Result<()> {
         };
         return instructions::run(&place, binary, profile, *requests, then, keep.as_deref()).await;
     }
+    let cpus = Cpus::of_machine()?;
     let chosen = chosen(&args.scenario)?;
     let peers = present(args.peers.iter().map(|text| Peer::parse(text)).collect::<Result<_>>()?);
     let binary = if args.calibrate { PathBuf::new() } else { binary(args, "release").await? };

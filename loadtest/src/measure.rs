@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 pub enum Metric {
     CpuUs,
     Rate,
+    Capacity,
     P50,
     P99,
     P999,
@@ -27,6 +28,7 @@ pub enum Metric {
     ChangeRate,
     ChangeFailed,
     MemoryBefore,
+    MemoryTenth,
     MemoryAfter,
     MemoryRatio,
     BinaryMb,
@@ -38,6 +40,7 @@ impl Metric {
         match self {
             Self::CpuUs => "CPU µs",
             Self::Rate => "requests/s",
+            Self::Capacity => "requests/CPU s",
             Self::P50 => "p50 ms",
             Self::P99 => "p99 ms",
             Self::P999 => "p99.9 ms",
@@ -58,6 +61,7 @@ impl Metric {
             Self::ChangeRate => "changes/s",
             Self::ChangeFailed => "changes failed",
             Self::MemoryBefore => "MB before",
+            Self::MemoryTenth => "MB after a tenth",
             Self::MemoryAfter => "MB after",
             Self::MemoryRatio => "after / before",
             Self::BinaryMb => "binary MB",
@@ -67,9 +71,17 @@ impl Metric {
     /// Digits behind the point.
     pub fn digits(self) -> usize {
         match self {
-            Self::Rate | Self::Busy | Self::Failed | Self::Not2xx | Self::Wrong | Self::Joined | Self::Delayed | Self::ChangeFailed => 0,
-            Self::CpuUs | Self::LoadUs | Self::Rss | Self::StreamKb | Self::MemoryBefore | Self::MemoryAfter => 1,
-            Self::ChangeRate | Self::BinaryMb => 1,
+            Self::Rate
+            | Self::Capacity
+            | Self::Busy
+            | Self::Failed
+            | Self::Not2xx
+            | Self::Wrong
+            | Self::Joined
+            | Self::Delayed
+            | Self::ChangeFailed => 0,
+            Self::CpuUs | Self::LoadUs | Self::Rss | Self::StreamKb | Self::MemoryBefore | Self::MemoryTenth => 1,
+            Self::MemoryAfter | Self::ChangeRate | Self::BinaryMb => 1,
             Self::P50 | Self::P99 | Self::P999 | Self::ChangeCpu => 2,
             Self::FirstByte | Self::FirstByteAdded | Self::EventP50 | Self::EventP99 | Self::MemoryRatio => 3,
         }

@@ -203,6 +203,7 @@ pub static SCENARIOS: &[Scenario] = &[
         bars: &[
             aim(1.0, cpu("CPU, of nginx's plain", 1.15)),
             over(TROOP_PLAIN, bar("throughput, of Troop's plain", Metric::Rate, AtLeast(0.85))),
+            over(TROOP_PLAIN, bar("the same for each CPU second", Metric::Capacity, AtLeast(0.85))),
         ], ..PLUGIN },
     Scenario { name: "proxy-cache", title: "proxy-cache, a hit",
         setup: with(0, &["proxy-cache"]),
@@ -219,6 +220,7 @@ pub static SCENARIOS: &[Scenario] = &[
     Scenario { name: "routes-10000-random", title: "10,000 routes, at random, and 1,000 consumers", setup: LARGE, asks: ANY_ROUTE,
         bars: &[
             over(TROOP_PLAIN, bar("throughput, of that with one route", Metric::Rate, AtLeast(0.95))),
+            over(TROOP_PLAIN, bar("the same for each CPU second", Metric::Capacity, AtLeast(0.95))),
             bar("memory, MB", Metric::Rss, AtMost(100.0)),
         ], ..ROUTES },
     Scenario { name: "changes", kind: Kind::Changing, beside: Beside::Nothing, setup: LARGE, asks: ANY_ROUTE,

@@ -125,7 +125,8 @@ mod tests {
     #[test]
     fn a_process_ends_with_its_handle() {
         let directory = tempfile::tempdir().expect("a directory");
-        let service = Service::start("sleep", Command::new("sleep").arg("60"), 0, directory.path()).expect("sleep runs");
+        let cpu = crate::cpu::allowed().expect("CPUs")[0];
+        let service = Service::start("sleep", Command::new("sleep").arg("60"), cpu, directory.path()).expect("sleep runs");
         let id = service.id();
         assert!(Path::new(&format!("/proc/{id}")).exists());
         drop(service);

@@ -74,21 +74,14 @@ impl Bench {
         let troop = self.launch.start(&self.place, &scenario.setup, Store::Embedded).await?;
         let pid = id(troop.running.pid)?;
         self.warm(scenario, &troop.running.listeners, pid).await?;
-        let before = resident_mb(pid);
-        let (cpu, began) = (CpuTimes::of_tree(pid), Instant::now());
         let mut changes = Changes::new(troop.admin, "changing".to_owned());
+        let mut costs = Costs::begin(pid, self.effort.changes);
         for _ in 0..self.effort.changes {
             changes.next().await?;
+            costs.made_one();
         }
-        let n = self.effort.changes as f64;
-        let cost = CpuTimes::of_tree(pid).since(&cpu).as_secs_f64() * 1e3 / n;
-        let rate = n / began.elapsed().as_secs_f64();
-        tokio::time::sleep(SETTLE).await;
-        let after = resident_mb(pid);
-        let mut sample = memory(before, after);
-        sample.extend([(Metric::ChangeCpu, cost), (Metric::ChangeRate, rate)]);
-        notebook.notes.push(format!("{n} changes"));
-        notebook.record(Round::from([(TROOP, sample)]));
+        notebook.notes.push(format!("{} changes", self.effort.changes));
+        notebook.record(Round::from([(TROOP, costs.end().await)]));
         Ok(())
     }
 
@@ -98,21 +91,15 @@ impl Bench {
         self.warm(scenario, &troop.running.listeners, pid).await?;
         let sinks = self.place.sinks(self.place.directory.path());
         let mut document = document(&scenario.setup, &troop.plugins, self.place.upstream, self.place.live.address, &sinks);
-        let before = resident_mb(pid);
-        let (cpu, began) = (CpuTimes::of_tree(pid), Instant::now());
+        let mut costs = Costs::begin(pid, self.effort.changes);
         for number in 0..self.effort.changes {
             // one that is the same as before could be passed over
             document["services"][0]["tags"] = json!([format!("version-{number}")]);
             troop.admin.must("POST", "/config", &document).await?;
+            costs.made_one();
         }
-        let n = self.effort.changes as f64;
-        let cost = CpuTimes::of_tree(pid).since(&cpu).as_secs_f64() * 1e3 / n;
-        let rate = n / began.elapsed().as_secs_f64();
-        tokio::time::sleep(SETTLE).await;
-        let mut sample = memory(before, resident_mb(pid));
-        sample.extend([(Metric::ChangeCpu, cost), (Metric::ChangeRate, rate)]);
-        notebook.notes.push(format!("{n} documents"));
-        notebook.record(Round::from([(TROOP, sample)]));
+        notebook.notes.push(format!("{} documents", self.effort.changes));
+        notebook.record(Round::from([(TROOP, costs.end().await)]));
         Ok(())
     }
 
@@ -124,8 +111,47 @@ impl Bench {
     }
 }
 
-fn memory(before: f64, after: f64) -> Sample {
-    Sample::from([(Metric::MemoryBefore, before), (Metric::MemoryAfter, after), (Metric::MemoryRatio, after / before)])
+/// What changes cost, one after the other.
+struct Costs {
+    pid: u32,
+    /// Changes in all.
+    count: usize,
+    made: usize,
+    began: Instant,
+    cpu: CpuTimes,
+    /// Memory before and after a tenth of them: what grows once is told from what keeps growing.
+    before: f64,
+    tenth: f64,
+}
+
+impl Costs {
+    fn begin(pid: u32, count: usize) -> Self {
+        let before = resident_mb(pid);
+        Self { pid, count, made: 0, began: Instant::now(), cpu: CpuTimes::of_tree(pid), before, tenth: before }
+    }
+
+    fn made_one(&mut self) {
+        self.made += 1;
+        if self.made * 10 == self.count {
+            self.tenth = resident_mb(self.pid);
+        }
+    }
+
+    async fn end(self) -> Sample {
+        let n = self.made as f64;
+        let cpu_ms = CpuTimes::of_tree(self.pid).since(&self.cpu).as_secs_f64() * 1e3 / n;
+        let rate = n / self.began.elapsed().as_secs_f64();
+        tokio::time::sleep(SETTLE).await;
+        let after = resident_mb(self.pid);
+        Sample::from([
+            (Metric::MemoryBefore, self.before),
+            (Metric::MemoryTenth, self.tenth),
+            (Metric::MemoryAfter, after),
+            (Metric::MemoryRatio, after / self.before),
+            (Metric::ChangeCpu, cpu_ms),
+            (Metric::ChangeRate, rate),
+        ])
+    }
 }
 
 /// Changes of one writer, each of which changes what is proxied: a route appears, changes, and goes.

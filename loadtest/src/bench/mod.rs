@@ -194,6 +194,7 @@ fn sample(outcome: &Outcome, pid: u32) -> Sample {
     ]);
     if pid > 0 {
         sample.insert(Metric::CpuUs, outcome.cpu_us());
+        sample.insert(Metric::Capacity, 1e6 / outcome.cpu_us());
         sample.insert(Metric::Busy, outcome.busy() * 100.0);
         sample.insert(Metric::Rss, resident_mb(pid));
     }

@@ -6,7 +6,7 @@ use anyhow::{Result, anyhow};
 
 use super::{Bench, Notebook, open_address, sample};
 use crate::admin::Admin;
-use crate::load::{self, Plan};
+use crate::load::{self, Plan, Protocol};
 use crate::measure::Round;
 use crate::peers::{Peer, Running};
 use crate::scenarios::{Asks, Beside, SCENARIOS, Scenario, Setup, TROOP};
@@ -81,6 +81,9 @@ impl Bench {
         let plan = self.plan(asks, setup, address)?;
         let trial = Plan { connections: 1, warm_up: TRIAL, window: TRIAL, ..plan.clone() };
         let tally = load::run(trial, 0).await?.tally;
+        if tally.answers == 0 && matches!(asks.protocol, Protocol::Http2(_) | Protocol::Http2Tls(_)) {
+            return Err(Refused::NotAvailable("no HTTP/2 on that listener".to_owned()));
+        }
         if tally.answers == 0 || tally.failed + tally.not_2xx + tally.wrong > 0 {
             let (failed, not_2xx, wrong) = (tally.failed, tally.not_2xx, tally.wrong);
             return Err(anyhow!("{name}: of {} answers {not_2xx} not 2xx, {wrong} of a wrong size; {failed} failed", tally.answers).into());

@@ -162,7 +162,7 @@ async fn request<S: AsyncRead + AsyncWrite + Unpin>(run: &Run, turn: Turn, conne
     let done = connection.exchange(&requests[run.any(requests.len())], |_| {}).await;
     match &done {
         Ok(answer) => run.answered(turn, answer.status, answer.size),
-        Err(_) => run.failed(turn),
+        Err(_) => run.failed(turn).await,
     }
     done
 }

@@ -33,7 +33,7 @@ use schedule::{Pacer, Schedule};
 
 /// How long requests that were due in time may take behind the end of an open loop.
 const GRACE: Duration = Duration::from_secs(10);
-/// Pause of a connection that could not be opened.
+/// Pause after a connection that could not be opened or broke.
 const BACK_OFF: Duration = Duration::from_millis(20);
 
 /// What is spoken.
@@ -179,12 +179,13 @@ impl Run {
     }
 
     /// A request got no answer. Its time counts as well: it is part of what clients see.
-    pub fn failed(&self, turn: Turn) {
+    pub async fn failed(&self, turn: Turn) {
         if turn.counts {
             let mut tally = self.tally.borrow_mut();
             tally.failed += 1;
             tally.latency(turn.due.elapsed());
         }
+        tokio::time::sleep(BACK_OFF).await;
     }
 
     /// A connection could not be opened.

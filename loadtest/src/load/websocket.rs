@@ -54,7 +54,7 @@ pub async fn messages(run: Rc<Run>) {
                         stream.read_exact(&mut echo).await
                     };
                     if exchange.await.is_err() || echo[..2] != [TEXT_FRAME, MESSAGE as u8] {
-                        run.failed(turn);
+                        run.failed(turn).await;
                         break;
                     }
                     run.answered(turn, 200, MESSAGE as u64);
