@@ -228,7 +228,9 @@ impl Peer {
             }
         }
         let mut service = Service::start(self.name(), &mut command, place.cpus.proxy, &folder)?;
-        service.listens(http).await?;
+        for listener in [http, h2c, https] {
+            service.listens(listener).await?;
+        }
         let listeners = Listeners { http, h2c: Some(h2c), https: Some(https) };
         Ok(Running { listeners, pid: Some(service.id()), service: Some(service) })
     }
