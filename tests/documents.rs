@@ -140,6 +140,18 @@ fn plain(kind: &Kind) -> &'static str {
     }
 }
 
+/// Every metric that a node shows has its line in docs/metrics.md.
+#[test]
+fn every_metric_is_documented() {
+    let page = std::fs::read_to_string(root().join("docs/metrics.md")).expect("the page");
+    let shown = std::fs::read_to_string(root().join("tests/golden/metrics.txt")).expect("what a node shows");
+    let families = shown.lines().filter_map(|line| line.split_once(' ')).filter(|(name, _)| !name.contains('{'));
+    for (name, rest) in families {
+        let kind = rest.split(' ').next().unwrap_or_default();
+        assert!(page.contains(&format!("| `{name}` | {kind} |")), "{name} is not in docs/metrics.md");
+    }
+}
+
 #[test]
 fn the_configuration_file_is_true() {
     let mut out = String::from(
@@ -157,6 +169,9 @@ fn the_configuration_file_is_true() {
         if !setting.aliases.is_empty() {
             writeln!(out, "# Also: {}.", setting.aliases.join(", ")).expect("a string");
         }
+        if setting.idle {
+            out.push_str("# It has no effect in this release.\n");
+        }
         out.push_str(format!("#{} = {}", setting.name, setting.default).trim_end());
         out.push('\n');
     }
@@ -173,7 +188,74 @@ fn the_configuration_file_is_true() {
 }
 
 #[test]
+fn the_page_of_settings_is_true() {
+    let mut out = String::from(SETTINGS);
+    for setting in TABLE.iter().filter(|s| !s.idle) {
+        let meaning = setting.doc.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|");
+        let also = setting.aliases.iter().fold(String::new(), |all, alias| all + &format!(" Also `{alias}`."));
+        let default = if setting.default.is_empty() { String::new() } else { format!("`{}`", setting.default) };
+        writeln!(
+            out,
+            "| `{}` | `TROOP_{}` | {} | {default} | {} | {meaning}{also} |",
+            setting.name,
+            setting.name.to_uppercase(),
+            setting.kind.describe(),
+            if setting.live { "reload" } else { "start" },
+        )
+        .expect("a string");
+    }
+    out.push_str(WITHOUT_EFFECT);
+    let mut why: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    TABLE.iter().filter(|s| s.idle).for_each(|s| why.entry(troop::settings::IDLE).or_default().push(s.name));
+    IGNORED.iter().for_each(|i| why.entry(i.why).or_default().push(i.name));
+    for (why, names) in why {
+        let names = names.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ");
+        writeln!(out, "| {why} | {names} |").expect("a string");
+    }
+    compare(&BTreeMap::from([(PathBuf::from("docs/settings.md"), out)]));
+}
+
+/// The head of docs/settings.md.
+const SETTINGS: &str = "# Settings
+
+A node reads its settings when it starts, from these places; a later one goes before an earlier one:
+
+1. the defaults below;
+2. one file: the one of `-c`, else the first that exists of `/etc/troop/troop.conf`, `/etc/troop.conf`, `/etc/kong/kong.conf`
+   and `/etc/kong.conf`;
+3. variables of the environment: `KONG_` and the name in capitals, then `TROOP_` and the name;
+4. `-p` on the command line, for `prefix`.
+
+The file has lines of `name = value`; `#` begins a comment and `\\#` is the character. A boolean is `on` or `off`, an array is
+written with commas, a time as `60s`, `5m` or `1h`, a size as `8k` or `10m`. An empty value means that the setting is not set.
+A value may be a reference to another variable, `{vault://env/my-secret}` for `MY_SECRET`.
+
+`troop check FILE` says everything that is wrong with a file, and names what has no effect. `troop start --vv` shows the
+settings that a node has, without secrets, and so does `GET /` of the Admin API under `configuration`. [troop.conf](../config/troop.conf)
+has every setting with its default. `troop reload` reads the file again: settings marked `reload` take
+effect then, the others when the node starts; [operations](operations.md#reload) says more.
+
+| setting | variable | type | default | read at | meaning |
+|---|---|---|---|---|---|
+";
+
+/// Stands before the second table of docs/settings.md.
+const WITHOUT_EFFECT: &str = "
+## Without effect
+
+These are read and shown by the Admin API, and do nothing. A node that is given one says so in its log when it starts.
+So are all directives for nginx (`nginx_http_*`, `nginx_proxy_*` and the like) that the table above does not have.
+
+| why | settings |
+|---|---|
+";
+
+#[test]
 fn shipped_configuration_can_be_used_as_it_is() {
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        // troop.conf is being written at this moment; the next run looks at it
+        return;
+    }
     let config = root().join("config");
     let settings = Settings::load(&Sources { file: Some(config.join("troop.conf")), ..Sources::default() }).expect("good settings");
     // each setting once more, not commented out
@@ -189,11 +271,35 @@ fn shipped_configuration_can_be_used_as_it_is() {
     let again = Settings::load(&Sources { file: Some(file.path().into()), ..Sources::default() }).expect("good defaults");
     assert_eq!(again.as_json(), settings.as_json());
 
-    let schemas = troop::node::schemas(&settings, PLUGINS.iter().collect());
-    let example = std::fs::read_to_string(config.join("declarative.example.yml")).expect("the example");
-    if let Err(e) = troop::declarative::parse(&example, &schemas.context()) {
-        panic!("{}", e.listing());
+    let mut checked = 0;
+    for entry in std::fs::read_dir(&config).expect("the configuration").flatten() {
+        let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
+        let text = std::fs::read_to_string(&path).expect("a text");
+        match name.rsplit_once('.').map(|(_, ending)| ending) {
+            Some("conf") => {
+                let own = Settings::load(&Sources { file: Some(path), ..Sources::default() }).unwrap_or_else(|e| panic!("{name}: {e}"));
+                assert_eq!(own.without_effect(), [], "{name}");
+            }
+            Some("yml") if name == "prometheus.yml" => {
+                assert!(text.contains(&settings.status_listen[0].address.to_string()), "scrapes another address than the status API's");
+            }
+            Some("yml") => {
+                let schemas = troop::node::schemas(&settings, PLUGINS.iter().collect());
+                let document = troop::declarative::parse(&text, &schemas.context()).unwrap_or_else(|e| panic!("{name}: {}", e.listing()));
+                assert!(!document.rows.is_empty() && document.warnings.is_empty(), "{name}");
+            }
+            Some("service") => unit(&text),
+            _ => panic!("nothing checks {name}"),
+        }
+        checked += 1;
     }
-    let prometheus = std::fs::read_to_string(config.join("prometheus.yml")).expect("the scrape configuration");
-    assert!(prometheus.contains(&settings.status_listen[0].address.to_string()), "scrapes another address than the status API's");
+    assert!(checked > 3, "the shipped configuration is in config/");
+}
+
+/// A unit of systemd: what it sets are settings, and it starts and reloads what the program has.
+fn unit(text: &str) {
+    let given = text.lines().filter_map(|line| line.strip_prefix("Environment=TROOP_")).filter_map(|line| line.split_once('='));
+    let given: Vec<String> = given.map(|(name, _)| name.to_lowercase()).collect();
+    assert!(given.contains(&"prefix".to_owned()) && given.iter().all(|name| TABLE.iter().any(|s| s.name == *name)), "{given:?}");
+    assert!(text.contains("\nExecStart=") && text.contains(" start\n") && text.contains("\nExecReload=/bin/kill -HUP $MAINPID\n"));
 }

@@ -4,6 +4,7 @@
 //! when it panics, the next one gets a mailbox that is published at once (messages wait in it), a pause that doubles with
 //! each panic, and a fresh state. An actor that stops itself (`ctx.stop()`) is done.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,7 @@ use actix::dev::channel;
 use actix::{Actor, Addr, Context};
 use actix_rt::ArbiterHandle;
 use arc_swap::ArcSwap;
+use parking_lot::Mutex;
 use rand::RngExt;
 
 /// Pause before the first restart; each further panic doubles it.
@@ -19,6 +21,13 @@ const FIRST_PAUSE: Duration = Duration::from_millis(20);
 const LONGEST_PAUSE: Duration = Duration::from_secs(10);
 /// An actor that lived this long starts again with the first pause.
 const STEADY: Duration = Duration::from_secs(60);
+
+static RESTARTS: Mutex<BTreeMap<&'static str, u64>> = Mutex::new(BTreeMap::new());
+
+/// How often actors of each name have panicked since the start.
+pub fn restarts() -> BTreeMap<&'static str, u64> {
+    RESTARTS.lock().clone()
+}
 
 /// The way to a supervised actor, whichever one is living now.
 pub struct Supervised<A: Actor> {
@@ -75,6 +84,7 @@ where
                 _ => return,
             }
             let restarts = shared.restarts.fetch_add(1, Ordering::Relaxed) + 1;
+            *RESTARTS.lock().entry(name).or_default() += 1;
             if started.elapsed() >= STEADY {
                 pause = FIRST_PAUSE;
             }
@@ -139,6 +149,7 @@ mod tests {
             assert_eq!(actor.address().send(Count { panics: false }).await, Ok(1), "a fresh state");
             assert_eq!(actor.restarts(), panics);
         }
+        assert!(restarts()["counter"] >= 3);
     }
 
     #[actix_rt::test]

@@ -15,7 +15,7 @@ use crate::admin::vitals::Vitals;
 use crate::catalog::{Catalog, Change, Key, WriteError, Written};
 
 pub use crate::catalog::Schemas;
-use crate::plugin::Descriptor;
+use crate::plugin::{Descriptor, Handles};
 use crate::settings::Settings;
 use crate::settings::value::Database;
 
@@ -31,6 +31,8 @@ pub struct Context {
     /// The plugins that may be configured.
     pub plugins: Vec<&'static Descriptor>,
     pub schemas: Schemas,
+    /// Ways to what plugins keep.
+    pub handles: Arc<Handles>,
     pub catalog: Arc<ArcSwap<Catalog>>,
     pub writer: Arc<dyn Writer>,
     /// 32 hexadecimal digits that name the configuration of a node without a database.

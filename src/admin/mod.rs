@@ -14,6 +14,7 @@
 //! | [`body`], [`args`], [`multipart`], [`query`] | decoding |
 //! | [`entities`] | the generated endpoints |
 //! | [`overrides`] | what single entities do otherwise |
+//! | [`plugins`] | endpoints that plugins bring along |
 //! | [`node`] | endpoints that are about the node |
 //! | [`health`], [`vitals`] | what is asked of the balancers and of the running node |
 //! | [`context`] | the node, as endpoints see it |
@@ -29,6 +30,7 @@ pub mod health;
 pub mod multipart;
 pub mod node;
 pub mod overrides;
+pub mod plugins;
 pub mod query;
 pub mod server;
 pub mod table;

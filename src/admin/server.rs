@@ -12,7 +12,7 @@ use crate::admin::access_log::AccessLog;
 use crate::admin::context::Context;
 use crate::admin::table::Table;
 use crate::admin::transport::{self, Surface};
-use crate::admin::{entities, node, overrides};
+use crate::admin::{entities, node, overrides, plugins};
 
 /// A bound socket, with TLS when its settings say `ssl`.
 pub struct Listener {
@@ -39,6 +39,7 @@ pub fn admin_table(context: &Context) -> Table {
     entities::endpoints(&mut table);
     overrides::endpoints(&mut table);
     node::endpoints(&mut table, context);
+    plugins::endpoints(&mut table, context);
     node::root::list_endpoints(&mut table);
     table
 }

@@ -64,7 +64,7 @@ pub struct Table {
 #[derive(Default)]
 struct Node {
     fixed: HashMap<String, Node>,
-    any: Option<(String, Box<Node>)>,
+    any: Option<Box<Node>>,
     endpoint: Option<Endpoint>,
 }
 
@@ -90,8 +90,8 @@ impl Table {
     fn endpoint(&mut self, pattern: &str) -> &mut Endpoint {
         let mut node = &mut self.root;
         for segment in segments(pattern) {
-            node = match segment.strip_prefix('{').and_then(|s| s.strip_suffix('}')) {
-                Some(name) => &mut node.any.get_or_insert_with(|| (name.to_owned(), Box::default())).1,
+            node = match variable(segment) {
+                Some(_) => node.any.get_or_insert_default(),
                 None => node.fixed.entry(segment.to_owned()).or_default(),
             };
         }
@@ -118,7 +118,7 @@ impl Table {
 
     fn node(&mut self, pattern: &str) -> Option<&mut Node> {
         segments(pattern).try_fold(&mut self.root, |node, segment| {
-            if segment.starts_with('{') { node.any.as_mut().map(|(_, node)| &mut **node) } else { node.fixed.get_mut(segment) }
+            if variable(segment).is_some() { node.any.as_deref_mut() } else { node.fixed.get_mut(segment) }
         })
     }
 
@@ -128,10 +128,10 @@ impl Table {
         for segment in segments(path) {
             wanted.push(percent_decode_str(segment).decode_utf8().ok()?.into_owned());
         }
-        let mut params = Params::new();
-        let endpoint = self.root.find(&wanted, &mut params)?;
-        params.reverse();
-        Some((endpoint, params))
+        let mut values = Vec::new();
+        let endpoint = self.root.find(&wanted, &mut values)?;
+        let names = segments(&endpoint.pattern).filter_map(variable).map(str::to_owned);
+        Some((endpoint, names.zip(values.into_iter().rev()).collect()))
     }
 
     /// All endpoints, sorted segment by segment.
@@ -144,27 +144,32 @@ impl Table {
 }
 
 impl Node {
-    /// Fixed segments go before variable ones. Params are pushed from the last to the first.
-    fn find(&self, path: &[String], params: &mut Params) -> Option<&Endpoint> {
+    /// Fixed segments go before variable ones, whose values are pushed from the last to the first.
+    fn find(&self, path: &[String], values: &mut Vec<String>) -> Option<&Endpoint> {
         let Some((first, rest)) = path.split_first() else { return self.endpoint.as_ref() };
-        if let Some(found) = self.fixed.get(first).and_then(|node| node.find(rest, params)) {
+        if let Some(found) = self.fixed.get(first).and_then(|node| node.find(rest, values)) {
             return Some(found);
         }
-        let (name, node) = self.any.as_ref().filter(|_| !first.is_empty())?;
-        let found = node.find(rest, params)?;
-        params.push((name.clone(), first.clone()));
+        let node = self.any.as_ref().filter(|_| !first.is_empty())?;
+        let found = node.find(rest, values)?;
+        values.push(first.clone());
         Some(found)
     }
 
     fn each(&mut self, change: &mut dyn FnMut(&mut Endpoint)) {
         self.endpoint.iter_mut().for_each(&mut *change);
-        self.fixed.values_mut().chain(self.any.iter_mut().map(|(_, node)| &mut **node)).for_each(|node| node.each(change));
+        self.fixed.values_mut().chain(self.any.as_deref_mut()).for_each(|node| node.each(change));
     }
 
     fn collect<'a>(&'a self, out: &mut Vec<&'a Endpoint>) {
         out.extend(&self.endpoint);
-        self.fixed.values().chain(self.any.iter().map(|(_, node)| &**node)).for_each(|node| node.collect(out));
+        self.fixed.values().chain(self.any.as_deref()).for_each(|node| node.collect(out));
     }
+}
+
+/// The name of a segment `{name}`.
+fn variable(segment: &str) -> Option<&str> {
+    segment.strip_prefix('{').and_then(|s| s.strip_suffix('}'))
 }
 
 /// Segments of a path without the slash at its end.
@@ -194,12 +199,22 @@ mod tests {
 
     #[test]
     fn paths_are_found() {
-        let table = table(&["/", "/plugins", "/plugins/{plugins}", "/plugins/enabled", "/plugins/{plugins}/route", "/u/{u}/t/{t}/healthy"]);
+        let table = table(&[
+            "/",
+            "/plugins",
+            "/plugins/{plugins}",
+            "/plugins/enabled",
+            "/plugins/{plugins}/route",
+            "/plugins/{other}/route/{x}",
+            "/u/{u}/t/{t}/healthy",
+        ]);
         for path in ["/", "/plugins", "/plugins/enabled", "/plugins/x", "/plugins/enabled/route", "/u/1/t/2/healthy"] {
             assert_eq!(found(&table, path).as_deref(), Some(path), "{path}");
         }
         assert_eq!(found(&table, "/plugins/").as_deref(), Some("/plugins"));
         assert_eq!(found(&table, "/plugins/a%2Fb%20c").as_deref(), Some("/plugins/a/b c"));
+        let (_, params) = table.find("/plugins/1/route/2").expect("an endpoint");
+        assert_eq!(params, [("other", "1"), ("x", "2")].map(|(n, v)| (n.to_owned(), v.to_owned())));
         for path in ["/plugin", "/plugins//", "/plugins//route", "/plugins/x/y", "/plugins/%FF", "/u/1/t"] {
             assert_eq!(found(&table, path), None, "{path}");
         }

@@ -48,7 +48,7 @@ pub trait Vitals: Send + Sync {
     /// Whether the store answers.
     fn store_reachable(&self) -> bool;
 
-    /// The metrics as Prometheus reads them; `None` when no plugin gathers them.
+    /// The metrics as Prometheus reads them; `None` where the prometheus plugin cannot be enabled. May take milliseconds.
     fn metrics(&self) -> Option<String>;
 }
 

@@ -1,12 +1,16 @@
 //! What always holds, swept after every change in debug builds.
 
-use super::{Catalog, Edit, Row, table};
+#[cfg(debug_assertions)]
+use super::Edit;
+use super::{Catalog, Row, table};
 
 /// Catalogs up to this many rows are swept whole after each change; in larger ones only what the change touched.
+#[cfg(debug_assertions)]
 const SMALL: usize = 300;
 
 impl Catalog {
     /// Sweeps what a change touched, or everything where that is cheap.
+    #[cfg(debug_assertions)]
     pub(super) fn check_edits(&self, edits: &[Edit]) {
         if self.tables().map(|table| table.rows.len()).sum::<usize>() <= SMALL {
             self.check_invariants();

@@ -24,6 +24,7 @@ pub mod vault;
 
 use std::sync::{Arc, LazyLock};
 
+use imbl::ordmap::DiffItem;
 use schema::{EntitySchema, Object};
 use uuid::Uuid;
 
@@ -126,6 +127,20 @@ impl Catalog {
     pub fn same_rows(&self, other: &Self, entity: &str) -> bool {
         let at = |catalog: &Self| PLACES.get(entity).and_then(|place| catalog.tables.get(*place)).map(Arc::as_ptr);
         at(self) == at(other)
+    }
+
+    /// The rows of an entity that differ from those of another version: the ids, and what stands there now. Costs about what
+    /// has changed since.
+    pub fn changes<'a>(&'a self, since: &Self, entity: &str) -> Vec<(Uuid, Option<&'a Arc<Row>>)> {
+        let (Some(before), Some(now)) = (since.table(entity), self.table(entity)) else { return Vec::new() };
+        before
+            .rows
+            .diff(&now.rows)
+            .map(|change| match change {
+                DiffItem::Add(id, row) | DiffItem::Update { new: (id, row), .. } => (*id, Some(row)),
+                DiffItem::Remove(id, _) => (*id, None),
+            })
+            .collect()
     }
 
     /// How many rows an entity has.

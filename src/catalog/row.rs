@@ -4,7 +4,10 @@ use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use schema::{EntitySchema, EntityType, Object, Typed};
+use serde_json::value::RawValue;
 use uuid::Uuid;
+
+use crate::model::WORKSPACE_ID;
 
 /// A row. The body is JSON text, which is small to keep, ready to be served, and what disk and peers hold too; the typed
 /// struct is made when it is first asked for.
@@ -15,6 +18,7 @@ pub struct Row {
     pub expires: Option<u64>,
     body: Box<str>,
     typed: OnceLock<Typed>,
+    logged: OnceLock<Box<RawValue>>,
 }
 
 impl Row {
@@ -25,7 +29,7 @@ impl Row {
 
     /// A row whose body was read from disk.
     pub fn from_text(schema: &'static EntitySchema, id: Uuid, body: Box<str>) -> Self {
-        Self { schema, id, expires: None, body, typed: OnceLock::new() }
+        Self { schema, id, expires: None, body, typed: OnceLock::new(), logged: OnceLock::new() }
     }
 
     /// The row with a time at which it is gone, in milliseconds since the epoch.
@@ -66,6 +70,25 @@ impl Row {
         }
         let typed = (self.schema.parse)(&self.body)?;
         Some(Arc::clone(self.typed.get_or_init(|| typed)))
+    }
+
+    /// The row as log records hold it: without what is null, and with the id of the workspace unless it is a consumer.
+    pub fn logged(&self) -> &RawValue {
+        self.logged.get_or_init(|| {
+            let mut row = self.object();
+            row.retain(|_, value| !value.is_null());
+            if self.schema.name != "consumers" {
+                row.insert("ws_id".to_owned(), WORKSPACE_ID.into());
+            }
+            serde_json::value::to_raw_value(&row).expect("JSON values have a text")
+        })
+    }
+}
+
+/// A row is itself alone: whatever is changed becomes another.
+impl PartialEq for Row {
+    fn eq(&self, other: &Self) -> bool {
+        std::ptr::eq(self, other)
     }
 }
 

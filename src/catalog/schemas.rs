@@ -13,7 +13,7 @@ pub type Choose = dyn Fn(&str, &str) -> Option<Chosen> + Send + Sync;
 #[derive(Clone)]
 pub struct Schemas {
     pub choose: Arc<Choose>,
-    /// Settings that change schemas: `expressions` (flavour of the router).
+    /// Settings that change schemas: `expressions` (flavour of the router), `shared_dict` (there is one of the user's own).
     pub features: Vec<&'static str>,
 }
 

@@ -28,10 +28,10 @@ pub struct Place {
 /// How much is told.
 #[derive(Clone, Debug, Default, ClapArgs)]
 pub struct Verbosity {
-    /// Verbose output.
+    /// Tells where the settings come from.
     #[arg(long = "v")]
     pub verbose: bool,
-    /// Debug output.
+    /// Tells all settings too, without secrets.
     #[arg(long = "vv")]
     pub debug: bool,
 }

@@ -20,14 +20,14 @@ mod vault;
 
 use std::ffi::OsString;
 use std::io::Write;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::anyhow;
 use clap::Parser;
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 
-use args::{Args, Command, Place};
+use args::{Args, Command, Place, Verbosity};
 
 use crate::settings::{Overrides, Settings, Sources};
 
@@ -80,12 +80,7 @@ fn execute(command: Command, name: Name) -> Outcome {
         Command::Health { place } => process::health(&settings(&place)?, name),
         Command::Drain { place } => process::drain(&settings(&place)?, name),
         Command::Prepare { place } => process::prepare(&settings(&place)?, name),
-        Command::Check { conf, verbosity: _ } => {
-            let place = Place { conf: conf.clone(), ..Place::default() };
-            settings(&place)?;
-            say(&format!("configuration at {} is valid", conf.unwrap_or_default().display()));
-            Ok(ExitCode::SUCCESS)
-        }
+        Command::Check { conf, verbosity } => check(&Place { conf, verbosity, ..Place::default() }),
         Command::Version { all } => {
             say(&version(all, name));
             Ok(ExitCode::SUCCESS)
@@ -95,6 +90,18 @@ fn execute(command: Command, name: Name) -> Outcome {
         Command::Hybrid { command } => hybrid::run(&command),
         Command::Vault { command } => vault::run(&command),
     }
+}
+
+fn check(place: &Place) -> Outcome {
+    let settings = settings(place)?;
+    for (name, why) in settings.without_effect() {
+        complain(&format!("{name} has no effect: {why}"));
+    }
+    match settings.file() {
+        Some(file) => say(&format!("configuration at {} is valid", file.display())),
+        None => say("there is no configuration file; the defaults and the environment are valid"),
+    }
+    Ok(ExitCode::SUCCESS)
 }
 
 fn version(all: bool, name: Name) -> String {
@@ -107,13 +114,32 @@ fn version(all: bool, name: Name) -> String {
     }
 }
 
-/// The settings of a command.
+/// The settings of a command. `--v` tells where they come from, `--vv` also what they are, without secrets.
 fn settings(place: &Place) -> anyhow::Result<Settings> {
     let mut overrides = Overrides::new();
     if let Some(prefix) = &place.prefix {
         overrides.insert("prefix".into(), prefix.display().to_string());
     }
-    Ok(Settings::load(&Sources::of_process(place.conf.clone(), overrides))?)
+    let sources = Sources::of_process(place.conf.clone(), overrides);
+    let Verbosity { verbose, debug } = place.verbosity;
+    if verbose || debug {
+        match sources.chosen_file() {
+            Some(file) => complain(&format!("reading the configuration file {}", file.display())),
+            None => complain(&format!("there is no configuration file: {}", listed(&sources.default_files))),
+        }
+    }
+    let settings = Settings::load(&sources)?;
+    if verbose || debug {
+        complain(&format!("the prefix is {}", settings.prefix.display()));
+    }
+    if debug {
+        settings.as_json().iter().for_each(|(name, value)| complain(&format!("{name} = {value}")));
+    }
+    Ok(settings)
+}
+
+fn listed(files: &[PathBuf]) -> String {
+    files.iter().map(|file| file.display().to_string()).collect::<Vec<_>>().join(", ")
 }
 
 /// Answers a command line that cannot be read.

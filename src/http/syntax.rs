@@ -37,6 +37,11 @@ pub fn is_token(bytes: &[u8]) -> bool {
     !bytes.is_empty() && bytes.iter().all(|b| has(*b, TOKEN))
 }
 
+/// How many bytes at the start of `bytes` may stand in a token.
+pub fn token_length(bytes: &[u8]) -> usize {
+    bytes.iter().position(|b| !has(*b, TOKEN)).unwrap_or(bytes.len())
+}
+
 /// Whether this may be the value of a field: no control characters but HTAB.
 pub fn is_value(bytes: &[u8]) -> bool {
     // without a short cut, so that it is done many bytes at a time

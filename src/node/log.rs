@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 use tracing::level_filters::LevelFilter;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{Registry, reload};
@@ -16,7 +17,7 @@ use crate::settings::value::LogLevel;
 
 /// The log of this process.
 pub struct Log {
-    filter: reload::Handle<LevelFilter, Registry>,
+    filter: reload::Handle<Targets, Registry>,
     state: Mutex<State>,
     /// Counts changes, so that only the last one's time-out brings the configured level back.
     changes: AtomicU64,
@@ -44,14 +45,17 @@ pub fn start(level: LogLevel) -> Arc<Log> {
     Arc::clone(log)
 }
 
-/// Kong's eight levels on the five that there are.
-fn filter(level: LogLevel) -> LevelFilter {
-    match level {
-        LogLevel::Debug => LevelFilter::DEBUG,
-        LogLevel::Info | LogLevel::Notice => LevelFilter::INFO,
-        LogLevel::Warn => LevelFilter::WARN,
-        LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => LevelFilter::ERROR,
-    }
+/// Kong's eight levels on the five that there are. What the server under the Admin API says of itself is for `debug`; what the h2
+/// crate says of frames is left out: any client could fill the log with its warnings, and the proxy says itself why a connection
+/// ends.
+fn filter(level: LogLevel) -> Targets {
+    let (level, of_server) = match level {
+        LogLevel::Debug => (LevelFilter::DEBUG, LevelFilter::DEBUG),
+        LogLevel::Info | LogLevel::Notice => (LevelFilter::INFO, LevelFilter::WARN),
+        LogLevel::Warn => (LevelFilter::WARN, LevelFilter::WARN),
+        LogLevel::Error | LogLevel::Crit | LogLevel::Alert | LogLevel::Emerg => (LevelFilter::ERROR, LevelFilter::ERROR),
+    };
+    Targets::new().with_default(level).with_target("actix_server", of_server).with_target("h2", LevelFilter::ERROR)
 }
 
 impl Log {

@@ -7,6 +7,7 @@ use arc_swap::ArcSwap;
 
 use crate::admin::vitals::{Connections, Readiness, Vitals};
 use crate::catalog::Catalog;
+use crate::plugin::metrics::Metrics;
 use crate::proxy::server::Counters;
 
 /// The running node's side of the Admin API.
@@ -16,6 +17,8 @@ pub struct Running {
     /// Without a database a node is ready once it has been given a configuration.
     pub dbless: bool,
     pub unready: Arc<AtomicBool>,
+    /// None where the prometheus plugin cannot be enabled.
+    pub metrics: Option<Arc<Metrics>>,
 }
 
 impl Vitals for Running {
@@ -51,6 +54,6 @@ impl Vitals for Running {
     }
 
     fn metrics(&self) -> Option<String> {
-        None
+        Some(self.metrics.as_ref()?.text())
     }
 }

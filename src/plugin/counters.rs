@@ -208,6 +208,10 @@ impl Counters {
     }
 
     /// Number of keys.
+    /// Keys that are kept at most, and about as many bytes as one takes.
+    pub const MOST_KEYS: usize = 2 * SHARDS * GENERATION;
+    pub const KEY_BYTES: usize = size_of::<(Key, Windows)>();
+
     pub fn len(&self) -> usize {
         self.shards.iter().map(|shard| shard.read()).map(|shard| shard.young.len() + shard.old.len()).sum()
     }

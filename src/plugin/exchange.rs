@@ -5,6 +5,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
+use bytes::Bytes;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
@@ -41,6 +42,10 @@ pub struct Exchange {
     pub correlation_id: Option<String>,
     /// Bytes of the request head and body as received, and of the answer as sent.
     pub size: Sizes,
+    /// How the answer went over an HTTP/1 connection, once its head is written.
+    pub delivery: Option<Delivery>,
+    /// The log record as JSON, once a plugin has asked for it.
+    pub record: Option<Bytes>,
     /// Configurations that run on this request, in the order of their priority, as far as they are known.
     pub chosen: SmallVec<[Instance; 4]>,
     scratch: SmallVec<[(Uuid, Box<dyn Any>); 2]>,
@@ -121,6 +126,18 @@ pub struct UpstreamRequest {
     pub prefix: Option<String>,
 }
 
+impl UpstreamRequest {
+    /// Forgets everything and keeps the memory.
+    fn clear(&mut self) {
+        self.scheme.clear();
+        self.host.clear();
+        self.port = 0;
+        self.target.clear();
+        self.host_header = None;
+        self.prefix = None;
+    }
+}
+
 /// Who the client turned out to be.
 #[derive(Clone, Debug, Default)]
 pub struct Authenticated {
@@ -164,27 +181,57 @@ pub struct Timing {
     pub finished: Option<Instant>,
 }
 
+impl Timing {
+    fn starting() -> Self {
+        Self {
+            started: Instant::now(),
+            started_at: SystemTime::now(),
+            upstream_started: None,
+            upstream_headers: None,
+            upstream_finished: None,
+            finished: None,
+        }
+    }
+
+    /// The time of day at a moment of this request.
+    pub fn time_of_day(&self, at: Instant) -> SystemTime {
+        self.started_at + at.saturating_duration_since(self.started)
+    }
+}
+
 /// One try to reach an upstream.
 #[derive(Clone, Debug)]
 pub struct Try {
-    pub ip: String,
+    pub ip: IpAddr,
     pub port: u16,
     pub started_at: SystemTime,
     /// Time the balancer took.
     pub balancer: std::time::Duration,
-    /// `failed` or `next`, and the status, when the try failed.
-    pub failure: Option<(&'static str, u16)>,
+    /// The status that stands for the failure, when the try failed.
+    pub failure: Option<u16>,
     /// Status of the answer, when there was one.
     pub status: Option<u16>,
 }
 
-/// Bytes on the wire towards the client.
+/// Bytes on the wire towards the client, known when the log phase runs. Over HTTP/2 heads count as they are before they are
+/// compressed.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Sizes {
     pub request: u64,
     pub response: u64,
     /// Body bytes of the answer alone.
     pub response_body: u64,
+}
+
+/// How an answer went over an HTTP/1 connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Delivery {
+    /// The `Content-Length` that was sent.
+    pub length: Option<u64>,
+    /// The body was sent in chunks.
+    pub chunked: bool,
+    /// The connection stays open for another request.
+    pub keep_alive: bool,
 }
 
 impl Exchange {
@@ -202,38 +249,44 @@ impl Exchange {
             authenticated: Authenticated::default(),
             response: Response::default(),
             source: Source::Gateway,
-            timing: Timing {
-                started: Instant::now(),
-                started_at: SystemTime::now(),
-                upstream_started: None,
-                upstream_headers: None,
-                upstream_finished: None,
-                finished: None,
-            },
+            timing: Timing::starting(),
             tries: SmallVec::new(),
             correlation_id: None,
             size: Sizes::default(),
+            delivery: None,
+            record: None,
             chosen: SmallVec::new(),
             scratch: SmallVec::new(),
         }
     }
 
-    /// Begins with another request, in the memory of the last one.
+    /// Begins with another request, in the memory of the last one, which was cleared.
     pub fn restart(&mut self, request: Request, client: Client, world: Arc<dyn World>, request_id: RequestId) {
-        let mut response = std::mem::take(&mut self.response);
-        response.headers.clear();
-        let path = std::mem::take(&mut self.path);
-        *self = Self::new(request, client, world, request_id);
-        self.response.headers = response.headers;
-        self.path = path;
+        self.request = request;
+        self.request_id = request_id;
+        self.client = client;
+        self.world = world;
         self.path.clear();
+        self.captures = Captures::default();
+        self.upstream.clear();
+        self.response.status = 0;
+        self.response.reason = None;
+        self.response.headers.clear();
+        self.source = Source::Gateway;
+        self.timing = Timing::starting();
+        self.tries.clear();
+        self.correlation_id = None;
+        self.size = Sizes::default();
+        self.delivery = None;
     }
 
-    /// Gives the request back and lets go of everything that the exchange held.
-    pub fn clear(&mut self) -> Request {
+    /// Gives the request back and lets go of everything that the exchange held, the configuration among it.
+    pub fn clear(&mut self, nothing: &Arc<dyn World>) -> Request {
+        self.world = Arc::clone(nothing);
         self.route = None;
         self.service = None;
         self.authenticated = Authenticated::default();
+        self.record = None;
         self.chosen.clear();
         self.scratch.clear();
         self.response.body = crate::http::Body::Empty;

@@ -1,5 +1,6 @@
 //! What the plugins that limit have in common: whose counter it is, and checks of their configuration.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use schema::Check;
@@ -16,6 +17,17 @@ pub enum Identifier<'a> {
     Id(Uuid),
     Text(&'a str),
     Address(IpAddr),
+}
+
+/// As it stands in keys.
+impl fmt::Display for Identifier<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Id(id) => id.fmt(f),
+            Self::Text(text) => f.write_str(text),
+            Self::Address(address) => address.fmt(f),
+        }
+    }
 }
 
 /// The consumer, else the credential, else the client's address.
@@ -53,6 +65,11 @@ impl Scope {
             Identifier::Address(IpAddr::V4(address)) => key(b"v4", &address.octets()),
             Identifier::Address(IpAddr::V6(address)) => key(b"v6", &address.octets()),
         }
+    }
+
+    /// How the keys of this identifier's counters begin in Redis, where Kong's plugin has the prefix `of`.
+    pub fn redis_key(&self, of: &str, identifier: &Identifier) -> String {
+        format!("{of}:{}:{}:{identifier}", self.route, self.service)
     }
 }
 

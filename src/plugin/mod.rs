@@ -17,24 +17,38 @@
 //! | [`pattern`] | regular expressions of configurations |
 //! | [`header_credentials`] | credentials in `Authorization` |
 //! | [`token`] | JSON Web Tokens |
+//! | [`cache`] | answers of upstreams that are kept |
 //! | [`counters`] | counters of fixed windows, shared by all workers |
+//! | [`custom_fields`] | members that a log plugin adds to its records |
+//! | [`files`] | files that log records are appended to |
 //! | [`health`] | the health of upstreams' targets, for metrics |
 //! | [`limits`] | what the plugins that limit have in common |
+//! | [`metrics`] | what a node counts |
+//! | [`queue`] | log records on their way to a sink |
+//! | [`record`] | the log record of a request |
 //! | [`template`] | `$(headers.x)` in configuration values |
-//! | [`redis`] | how a plugin's configuration names a Redis |
+//! | [`redis`] | how a plugin's configuration names a Redis, and the handle by which plugins ask it |
+//! | [`redis_counters`] | counters of fixed windows in a Redis |
 
 pub mod auth;
+pub mod cache;
 pub mod counters;
+pub mod custom_fields;
 pub mod exchange;
+pub mod files;
 pub mod form;
 pub mod header_credentials;
 pub mod health;
 pub mod instance;
 pub mod limits;
+pub mod metrics;
 pub mod panics;
 pub mod pattern;
 pub mod query;
+pub mod queue;
+pub mod record;
 pub mod redis;
+pub mod redis_counters;
 pub mod reply;
 pub mod template;
 #[cfg(test)]
@@ -133,9 +147,16 @@ pub struct Node {
 #[derive(Default)]
 pub struct Handles {
     pub counters: Arc<counters::Counters>,
+    pub metrics: Arc<metrics::Metrics>,
+    pub files: files::Files,
+    pub cache: Arc<cache::Cache>,
+    /// Set once the cache's owner is there.
+    pub cache_owner: std::sync::OnceLock<Arc<dyn cache::Owner>>,
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
     pub node: Node,
+    /// Set once connections can be made.
+    pub redis: std::sync::OnceLock<Arc<dyn redis::Redis>>,
 }
 
 /// A set of phases.

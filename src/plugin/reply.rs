@@ -3,6 +3,7 @@
 use bytes::Bytes;
 
 use crate::http::Headers;
+use crate::plugin::Exchange;
 
 /// An answer made by the gateway: an error in the form that the client accepts, or a body as given.
 #[derive(Debug)]
@@ -22,6 +23,8 @@ pub enum ReplyBody {
     /// Kong's `exit` kind: sent as it is; the headers say its type.
     Bytes(Bytes),
     Empty,
+    /// There is nothing to render: see [`Reply::in_place`].
+    InPlace,
 }
 
 impl Reply {
@@ -38,6 +41,12 @@ impl Reply {
     /// No body at all.
     pub fn empty(status: u16) -> Self {
         Self { status, headers: Headers::new(), body: ReplyBody::Empty }
+    }
+
+    /// Ends the request with what the plugin has put into `Exchange::response`: an upstream's earlier answer, which is told to the
+    /// client as one that was proxied.
+    pub fn in_place(x: &Exchange) -> Self {
+        Self { status: x.response.status, headers: Headers::new(), body: ReplyBody::InPlace }
     }
 
     /// A JSON body sent as given, without request id.

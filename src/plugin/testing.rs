@@ -11,8 +11,10 @@ use aws_lc_rs::hmac;
 use base64::prelude::{BASE64_URL_SAFE_NO_PAD, Engine};
 use bytes::Bytes;
 use schema::{Context, EntitySchema, EntityType, Object, Typed, Value, Violations, json};
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use crate::catalog::Row;
 use crate::http::{Body, BodyError, BodySource, Method, Request};
 use crate::model::{Consumer, PluginRow, Route, Service};
 use crate::plugin::exchange::{Client, RequestId};
@@ -91,6 +93,11 @@ pub fn exchange_with_body(method: &str, target: &str, headers: &[(&str, &str)], 
     x
 }
 
+/// What an exchange holds between two requests.
+pub fn nothing() -> Arc<dyn World> {
+    Arc::new(crate::plugin::world::Nothing)
+}
+
 pub fn consumer(username: &str) -> Consumer {
     row(json!({"username": username}))
 }
@@ -123,7 +130,7 @@ pub fn run<F: Future>(future: F) -> F::Output {
 
 /// A configuration of some rows: `x.world = Rows::default().with::<Consumer>(json!({...})).world()`.
 #[derive(Default)]
-pub struct Rows(Vec<(&'static EntitySchema, Object, Typed)>);
+pub struct Rows(Vec<(&'static EntitySchema, Object, Typed, Row)>);
 
 impl Rows {
     /// Adds a row as the Admin API would.
@@ -132,7 +139,8 @@ impl Rows {
         let Value::Object(input) = input else { panic!("a row is an object") };
         let row = schema::validate::insert(schema, input, &Context::bare()).unwrap_or_else(|violations| panic!("{violations}"));
         let typed = (schema.parse)(&Value::Object(row.clone()).to_string()).expect("a valid row can be read");
-        self.0.push((schema, row, typed));
+        let stored = Row::new(schema, row["id"].as_str().and_then(|id| Uuid::try_parse(id).ok()).unwrap_or_default(), &row);
+        self.0.push((schema, row, typed, stored));
         self
     }
 
@@ -142,7 +150,7 @@ impl Rows {
 
     fn all<'a>(&'a self, entity: &'a str, path: &'a str, value: &'a str) -> impl Iterator<Item = Typed> {
         let holds = move |row: &Object| schema::check::at(row, path).as_str() == Some(value);
-        self.0.iter().filter(move |(schema, row, _)| schema.name == entity && holds(row)).map(|(_, _, typed)| typed.clone())
+        self.0.iter().filter(move |(schema, row, ..)| schema.name == entity && holds(row)).map(|(_, _, typed, _)| typed.clone())
     }
 }
 
@@ -161,7 +169,11 @@ impl World for Rows {
 
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<Object> {
         let id = id.to_string();
-        self.0.iter().find(|(schema, row, _)| schema.name == entity && row["id"] == id).map(|(_, row, _)| row.clone())
+        self.0.iter().find(|(schema, row, ..)| schema.name == entity && row["id"] == id).map(|(_, row, ..)| row.clone())
+    }
+
+    fn logged(&self, entity: &'static str, id: Uuid) -> Option<&RawValue> {
+        self.0.iter().find(|(schema, _, _, row)| schema.name == entity && row.id == id).map(|(_, _, _, row)| row.logged())
     }
 
     fn children_any(&self, entity: &'static str, field: &'static str, parent: Uuid) -> Vec<Typed> {
@@ -199,6 +211,6 @@ pub fn message(reply: &Reply) -> &str {
     match &reply.body {
         ReplyBody::Message(text) => text,
         ReplyBody::Bytes(bytes) => std::str::from_utf8(bytes).expect("answers are UTF-8"),
-        ReplyBody::Default | ReplyBody::Empty => "",
+        ReplyBody::Default | ReplyBody::Empty | ReplyBody::InPlace => "",
     }
 }

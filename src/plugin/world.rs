@@ -3,6 +3,7 @@
 use std::any::Any;
 use std::sync::Arc;
 
+use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use crate::model::Consumer;
@@ -23,6 +24,38 @@ pub trait World: Send + Sync {
 
     /// The row of `entity` with this id, as the Admin API shows it.
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object>;
+
+    /// The row of `entity` with this id, as log records hold it: without what is null, with the id of its workspace.
+    fn logged(&self, entity: &'static str, id: Uuid) -> Option<&RawValue>;
+}
+
+/// A configuration without anything: what an exchange holds between two requests.
+pub struct Nothing;
+
+impl World for Nothing {
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    fn find_any(&self, _: &'static str, _: &'static str, _: &str) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+
+    fn get_any(&self, _: &'static str, _: Uuid) -> Option<Arc<dyn Any + Send + Sync>> {
+        None
+    }
+
+    fn children_any(&self, _: &'static str, _: &'static str, _: Uuid) -> Vec<Arc<dyn Any + Send + Sync>> {
+        Vec::new()
+    }
+
+    fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
+        None
+    }
+
+    fn logged(&self, _: &'static str, _: Uuid) -> Option<&RawValue> {
+        None
+    }
 }
 
 impl dyn World {

@@ -5,10 +5,13 @@ mod basic_auth;
 mod bot_detection;
 mod correlation_id;
 mod cors;
+mod file_log;
 mod hmac_auth;
 mod ip_restriction;
 mod jwt;
 mod key_auth;
+mod prometheus;
+mod proxy_cache;
 mod rate_limiting;
 mod redirect;
 mod request_size_limiting;
@@ -27,10 +30,13 @@ pub static PLUGINS: &[Descriptor] = &[
     Descriptor::of::<bot_detection::BotDetection>(),
     Descriptor::of::<correlation_id::CorrelationId>(),
     Descriptor::of::<cors::Cors>(),
+    Descriptor::of::<file_log::FileLog>(),
     Descriptor::of::<hmac_auth::HmacAuth>(),
     Descriptor::of::<ip_restriction::IpRestriction>(),
     Descriptor::of::<jwt::Jwt>(),
     Descriptor::of::<key_auth::KeyAuth>(),
+    Descriptor::of::<prometheus::Prometheus>(),
+    Descriptor::of::<proxy_cache::ProxyCache>(),
     Descriptor::of::<rate_limiting::RateLimiting>(),
     Descriptor::of::<redirect::Redirect>(),
     Descriptor::of::<request_size_limiting::RequestSizeLimiting>(),

@@ -7,7 +7,16 @@
 //! `limit_by` says whose requests are counted together: those of a consumer, a credential, an address, a service, a header's
 //! value or a path. Where there is no such thing the client's address stands for it.
 //!
-//! With the policies `local` and `cluster` counters are kept in the memory of the node.
+//! # Policies
+//! With `local` and `cluster` counters are kept in the memory of the node.
+//!
+//! With `redis` they are kept in a Redis that nodes share, under the keys that Kong uses
+//! (`ratelimit:ROUTE:SERVICE:IDENTIFIER:START:PERIOD`). Each request asks it, in one round trip, and is counted there whether
+//! or not it is refused. With a `sync_rate` the node asks once for each counter, counts by itself and brings what it has
+//! counted after that many seconds: the limit may be exceeded by one in that time, and by what other nodes count in it.
+//!
+//! Where Redis has no answer within `redis.timeout`, or is not there, requests pass without limits and without their headers,
+//! unless `fault_tolerant` is off. What was counted and could not be brought is brought later.
 //!
 //! # Scope
 //! Global, route, service, consumer, consumer group. Configurations of the same route and service share their counters.
@@ -16,9 +25,10 @@
 //! | status | when |
 //! |---|---|
 //! | `error_code` (429) | a limit is reached: `error_message`, and `Retry-After` in seconds |
+//! | 500 | Redis does not answer and `fault_tolerant` is off |
 
-use std::fmt::Write;
 use std::sync::Arc;
+use std::time::Duration;
 
 use schema::types::{HeaderName, Path};
 use schema::{Check, Record, Violations};
@@ -29,8 +39,12 @@ use uuid::Uuid;
 use crate::http::Headers;
 use crate::plugin::counters::{Counters, Moment, Period, Periods, Taken};
 use crate::plugin::limits::{self, Identifier, Scope};
-use crate::plugin::redis::{self, RedisConfig};
+use crate::plugin::redis::{self, Link, RedisConfig, RedisError};
+use crate::plugin::redis_counters::{Batches, RedisCounter, count, taken};
 use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply};
+
+/// A `sync_rate` above is this one: nothing is kept longer, and timers have an end.
+const LONGEST_SYNC: Duration = Duration::from_secs(366 * 24 * 3600);
 
 const PERIOD_FIELDS: &[&str] = &["config.second", "config.minute", "config.hour", "config.day", "config.month", "config.year"];
 const CHECKED_FIELDS: &[&str] =
@@ -41,7 +55,14 @@ pub struct RateLimiting {
     limits: Periods<Option<f64>>,
     id: Uuid,
     scope: Scope,
-    counters: Arc<Counters>,
+    store: Store,
+}
+
+/// Where counters are kept.
+enum Store {
+    Local(Arc<Counters>),
+    Redis(Arc<dyn Link>),
+    Batches(Arc<Batches>),
 }
 
 #[derive(Clone, Debug, Deserialize, Record)]
@@ -88,7 +109,7 @@ pub struct Config {
     /// Message of the answer when a limit is reached.
     #[field(default = "API rate limit exceeded")]
     error_message: Option<String>,
-    /// Seconds between two times that counters are brought to Redis; -1 for each request.
+    /// Seconds until what was counted is brought to Redis, from 0.02 on; -1 to ask Redis for each request.
     #[field(default = -1)]
     sync_rate: f64,
 }
@@ -114,13 +135,25 @@ impl Plugin for RateLimiting {
 
     fn new(config: Config, env: &Env) -> Result<Self, Violations> {
         let limits = [config.second, config.minute, config.hour, config.day, config.month, config.year];
-        Ok(Self { config, limits, id: env.id, scope: Scope::of(Self::NAME, env), counters: env.handles.counters.clone() })
+        let store = match config.policy.as_deref() {
+            Some("redis") if config.sync_rate > 0.0 => {
+                let period = Duration::try_from_secs_f64(config.sync_rate).unwrap_or(Duration::MAX).min(LONGEST_SYNC);
+                Store::Batches(config.redis.batches(env, period)?)
+            }
+            Some("redis") => Store::Redis(config.redis.link(env)?),
+            _ => Store::Local(env.handles.counters.clone()),
+        };
+        Ok(Self { config, limits, id: env.id, scope: Scope::of(Self::NAME, env), store })
     }
 
     async fn access(&self, x: &mut Exchange) -> Flow {
         let now = Moment::from(x.timing.started_at);
-        let key = self.scope.key(&self.identifier(x), "");
-        let usage = Usage::new(&self.limits, self.counters.take(key, &self.limits, now), now);
+        let taken = match self.take(&self.identifier(x), now).await {
+            Ok(taken) => taken,
+            Err(_) if self.config.fault_tolerant => return Ok(()),
+            Err(_) => return Err(Reply::error(500, "An unexpected error occurred")),
+        };
+        let usage = Usage::new(&self.limits, taken, now);
         if !usage.exceeded {
             if !self.config.hide_client_headers {
                 x.keep(self.id, usage);
@@ -157,6 +190,24 @@ impl RateLimiting {
             _ => return limits::consumer(x),
         };
         found.unwrap_or(Identifier::Address(x.client.ip))
+    }
+
+    /// Counts a request, unless a limit is reached.
+    async fn take(&self, whose: &Identifier<'_>, now: Moment) -> Result<Taken, RedisError> {
+        match &self.store {
+            Store::Local(counters) => Ok(counters.take(self.scope.key(whose, ""), &self.limits, now)),
+            Store::Batches(batches) => batches.take(&self.windows(whose, now), &self.limits).await,
+            Store::Redis(link) => {
+                let windows = self.windows(whose, now);
+                Ok(taken(&windows, &count(&**link, windows.iter(), 1).await?, &self.limits))
+            }
+        }
+    }
+
+    /// The counters of an identifier in Redis.
+    fn windows(&self, whose: &Identifier<'_>, now: Moment) -> Vec<RedisCounter> {
+        let limited = Period::ALL.into_iter().filter(|period| self.limits[*period as usize].is_some());
+        RedisCounter::all(&self.scope.redis_key("ratelimit", whose), None, limited, now)
     }
 
     /// A status that is none of an answer would break the connection.
@@ -210,11 +261,11 @@ impl Usage {
             "X-RateLimit-Remaining-Month",
             "X-RateLimit-Remaining-Year",
         ];
-        let mut text = String::new();
-        let mut set = |name: &str, value: f64| {
-            text.clear();
-            write!(text, "{value}").expect("a String takes everything");
-            headers.set(name, &text);
+        let mut whole = itoa::Buffer::new();
+        let mut set = |name: &str, value: f64| match value as i64 {
+            // nearly all limits are whole numbers, which are written faster
+            integer if integer as f64 == value => headers.set(name, whole.format(integer)),
+            _ => headers.set(name, value.to_string()),
         };
         for (n, limit) in limits.iter().enumerate() {
             if let Some(limit) = limit {

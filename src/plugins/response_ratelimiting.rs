@@ -7,7 +7,13 @@
 //!
 //! An answer that costs something where nothing is left is replaced by an empty one, and its costs are not counted.
 //!
-//! With the policies `local` and `cluster` counters are kept in the memory of the node.
+//! # Policies
+//! With `local` and `cluster` counters are kept in the memory of the node. With `redis` they are kept in a Redis that nodes
+//! share, under the keys that Kong uses (`response-ratelimit:ROUTE:SERVICE:IDENTIFIER:START:NAME:PERIOD`): a request asks it,
+//! in one round trip, before it goes upstream; costs are brought there soon after the answer.
+//!
+//! Where Redis has no answer within `redis.timeout`, or is not there, requests pass without limits, without their headers and
+//! without being counted, unless `fault_tolerant` is off.
 //!
 //! # Scope
 //! Global, route, service, consumer, consumer group. Configurations of the same route and service share their counters.
@@ -17,10 +23,12 @@
 //! |---|---|
 //! | 429 | the answer costs something of which nothing is left |
 //! | 429 | `block_on_first_violation`, and nothing is left of one of the limits |
+//! | 500 | Redis does not answer and `fault_tolerant` is off |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use ::redis::Pipeline;
 use schema::{Check, Record, Violations};
 use serde::Deserialize;
 use serde_json::Value;
@@ -30,7 +38,8 @@ use crate::http::Body;
 use crate::plugin::counters::{Counters, Key, Moment, Period, Periods};
 use crate::plugin::exchange::Source;
 use crate::plugin::limits::{self, Identifier, Scope};
-use crate::plugin::redis::{self, RedisConfig};
+use crate::plugin::redis::{self, Link, RedisConfig, RedisError};
+use crate::plugin::redis_counters::{RedisCounter, read};
 use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply};
 
 pub struct ResponseRateLimiting {
@@ -38,7 +47,13 @@ pub struct ResponseRateLimiting {
     limits: Vec<Limit>,
     id: Uuid,
     scope: Scope,
-    counters: Arc<Counters>,
+    store: Store,
+}
+
+/// Where counters are kept.
+enum Store {
+    Local(Arc<Counters>),
+    Redis(Arc<dyn Link>),
 }
 
 /// One of the named limits, and the names of its headers.
@@ -116,34 +131,39 @@ impl Plugin for ResponseRateLimiting {
 
     fn new(config: Config, env: &Env) -> Result<Self, Violations> {
         let limits = config.limits.iter().map(|(name, limits)| Limit::new(name, limits)).collect();
-        Ok(Self { limits, config, id: env.id, scope: Scope::of("response-ratelimiting", env), counters: env.handles.counters.clone() })
+        let store = match config.policy.as_deref() {
+            Some("redis") => Store::Redis(config.redis.link(env)?),
+            _ => Store::Local(env.handles.counters.clone()),
+        };
+        Ok(Self { limits, config, id: env.id, scope: Scope::of("response-ratelimiting", env), store })
     }
 
     async fn access(&self, x: &mut Exchange) -> Flow {
         let now = Moment::from(x.timing.started_at);
-        let mut usage = Vec::with_capacity(self.limits.len());
-        for limit in &self.limits {
-            let key = self.scope.key(&self.identifier(x), &limit.name);
-            let counted = self.counters.read(key, now);
-            let remaining = limit.windows.iter().map(|window| window.remaining(&counted)).fold(f64::INFINITY, f64::min);
+        let usage = match self.usage(&self.identifier(x), now).await {
+            Ok(usage) => usage,
+            Err(_) if self.config.fault_tolerant => return Ok(()),
+            Err(_) => return Err(Reply::error(500, "An unexpected error occurred")),
+        };
+        for (limit, counted) in self.limits.iter().zip(&usage.counted) {
+            let remaining = limit.windows.iter().map(|window| window.remaining(counted)).fold(f64::INFINITY, f64::min);
             if self.config.block_on_first_violation && remaining <= 0.0 {
                 return Err(Reply::error(429, format!("API rate limit exceeded for '{}'", limit.name)));
             }
             x.request.headers.set(&limit.upstream, remaining.to_string());
-            usage.push((key, counted));
         }
-        x.keep(self.id, Usage { usage, now });
+        x.keep(self.id, usage);
         Ok(())
     }
 
     fn header_filter(&self, x: &mut Exchange) {
-        let Some(kept) = x.take_kept::<Usage>(self.id) else { return };
         let name = self.config.header_name.as_deref().unwrap_or("x-kong-limit");
         let told = x.response.headers.get_str(name).unwrap_or_default().to_owned();
-        let costs = costs(&told);
         x.response.headers.remove(name);
+        let Some(usage) = x.take_kept::<Usage>(self.id) else { return };
+        let costs = costs(&told);
         let mut refused = false;
-        for (limit, (_, counted)) in self.limits.iter().zip(&kept.usage) {
+        for (limit, counted) in self.limits.iter().zip(&usage.counted) {
             let cost = costs.get(limit.name.as_str()).copied().unwrap_or(0);
             for window in &limit.windows {
                 let remaining = window.remaining(counted);
@@ -156,20 +176,25 @@ impl Plugin for ResponseRateLimiting {
         }
         if refused {
             refuse(x);
-            return;
-        }
-        for (limit, (key, _)) in self.limits.iter().zip(&kept.usage) {
-            if let Some(cost) = costs.get(limit.name.as_str()).filter(|cost| **cost != 0) {
-                self.counters.add(*key, *cost, kept.now);
-            }
+        } else {
+            self.count(&costs, &usage);
         }
     }
 }
 
 /// What was counted when the request came, for each of the limits.
 struct Usage {
-    usage: Vec<(Key, Periods<i64>)>,
+    counted: Vec<Periods<i64>>,
+    whose: Whose,
     now: Moment,
+}
+
+/// Whose counters they are, and where.
+enum Whose {
+    /// With the key of each of the limits.
+    Local(Arc<Counters>, Vec<Key>),
+    /// With how the keys begin.
+    Redis(Arc<dyn Link>, String),
 }
 
 /// Puts an empty 429 in the answer's place.
@@ -190,6 +215,55 @@ fn costs(header: &str) -> BTreeMap<&str, i64> {
 }
 
 impl ResponseRateLimiting {
+    async fn usage(&self, identifier: &Identifier<'_>, now: Moment) -> Result<Usage, RedisError> {
+        match &self.store {
+            Store::Local(counters) => {
+                let keys: Vec<Key> = self.limits.iter().map(|limit| self.scope.key(identifier, &limit.name)).collect();
+                let counted = keys.iter().map(|key| counters.read(*key, now)).collect();
+                Ok(Usage { counted, whose: Whose::Local(counters.clone(), keys), now })
+            }
+            Store::Redis(link) => {
+                let whose = self.scope.redis_key("response-ratelimit", identifier);
+                let windows = |limit: &Limit| RedisCounter::all(&whose, Some(&limit.name), limit.windows.iter().map(|w| w.period), now);
+                let windows: Vec<Vec<RedisCounter>> = self.limits.iter().map(windows).collect();
+                let mut said = read(&**link, windows.iter().flatten()).await?.into_iter();
+                let mut counted = vec![[0; 6]; windows.len()];
+                for (counted, windows) in counted.iter_mut().zip(&windows) {
+                    for (window, said) in windows.iter().zip(&mut said) {
+                        counted[window.period as usize] = said;
+                    }
+                }
+                Ok(Usage { counted, whose: Whose::Redis(link.clone(), whose), now })
+            }
+        }
+    }
+
+    /// Counts costs in the windows of all periods.
+    fn count(&self, costs: &BTreeMap<&str, i64>, usage: &Usage) {
+        let cost = |limit: &Limit| costs.get(limit.name.as_str()).copied().filter(|cost| *cost != 0);
+        match &usage.whose {
+            Whose::Local(counters, keys) => {
+                for (limit, key) in self.limits.iter().zip(keys) {
+                    if let Some(cost) = cost(limit) {
+                        counters.add(*key, cost, usage.now);
+                    }
+                }
+            }
+            Whose::Redis(link, whose) => {
+                let mut commands = Pipeline::new();
+                for limit in &self.limits {
+                    let Some(cost) = cost(limit) else { continue };
+                    for window in RedisCounter::all(whose, Some(&limit.name), Period::ALL.into_iter(), usage.now) {
+                        commands.add_command(window.counting(cost));
+                    }
+                }
+                if !commands.is_empty() {
+                    link.tell(commands);
+                }
+            }
+        }
+    }
+
     fn identifier<'a>(&self, x: &'a Exchange) -> Identifier<'a> {
         match (self.config.limit_by.as_deref(), &x.authenticated.credential) {
             (Some("credential"), Some(credential)) => Identifier::Text(&credential.id),

@@ -10,7 +10,7 @@ use crate::router::{Flavor, Query};
 /// A route with one kind of its paths: a route with paths of several lengths is several entries.
 pub struct Entry {
     /// Place of the route.
-    pub index: usize,
+    pub place: usize,
     pub priority: Priority,
     pub hosts: Vec<Host>,
     pub paths: Paths,
@@ -44,7 +44,7 @@ pub struct Priority {
 }
 
 /// Adds the entries of a route.
-pub fn expand(index: usize, route: &Route, flavor: Flavor, entries: &mut Vec<Entry>) {
+pub fn expand(place: usize, route: &Route, flavor: Flavor, entries: &mut Vec<Entry>) {
     let paths = route.paths.as_deref().unwrap_or_default();
     let mut plain: Vec<&String> = paths.iter().filter(|p| !p.starts_with('~')).collect();
     let patterns: Vec<(String, Regex)> = paths
@@ -60,21 +60,21 @@ pub fn expand(index: usize, route: &Route, flavor: Flavor, entries: &mut Vec<Ent
         .collect();
     let regex_priority = route.regex_priority.unwrap_or(0);
     if paths.is_empty() {
-        return entries.push(Entry::new(index, route, flavor, Paths::Any, false, 0, 0));
+        return entries.push(Entry::new(place, route, flavor, Paths::Any, false, 0, 0));
     }
     if !patterns.is_empty() {
         let length = if flavor == Flavor::Traditional { plain.iter().map(|p| p.len()).max().unwrap_or(0) } else { 0 };
-        entries.push(Entry::new(index, route, flavor, Paths::Patterns(patterns), true, regex_priority, length));
+        entries.push(Entry::new(place, route, flavor, Paths::Patterns(patterns), true, regex_priority, length));
     }
     plain.sort_by_key(|p| p.len());
     for same in plain.chunk_by(|a, b| a.len() == b.len()) {
         let prefixes = same.iter().map(|p| (*p).clone()).collect();
-        entries.push(Entry::new(index, route, flavor, Paths::Plain(prefixes), false, 0, same[0].len()));
+        entries.push(Entry::new(place, route, flavor, Paths::Plain(prefixes), false, 0, same[0].len()));
     }
 }
 
 impl Entry {
-    fn new(index: usize, route: &Route, flavor: Flavor, paths: Paths, regex: bool, regex_priority: i64, length: usize) -> Self {
+    fn new(place: usize, route: &Route, flavor: Flavor, paths: Paths, regex: bool, regex_priority: i64, length: usize) -> Self {
         let hosts: Vec<Host> = route.hosts.iter().flatten().map(|h| Host::parse(h)).collect();
         let methods: Vec<String> = route.methods.as_deref().cloned().unwrap_or_default();
         let headers: Vec<(String, Vec<HeaderValue>)> = route
@@ -95,7 +95,18 @@ impl Entry {
             regex_priority,
             length,
         };
-        Self { index, priority, hosts, paths, methods, headers, snis, created_at: route.created_at, id: route.id }
+        Self { place, priority, hosts, paths, methods, headers, snis, created_at: route.created_at, id: route.id }
+    }
+
+    /// The beginnings of the paths that the entry may take.
+    pub fn prefixes(&self) -> impl Iterator<Item = &str> {
+        let (plain, patterns): (&[String], &[(String, Regex)]) = match &self.paths {
+            Paths::Any => (&[], &[]),
+            Paths::Plain(prefixes) => (prefixes, &[]),
+            Paths::Patterns(patterns) => (&[], patterns),
+        };
+        let any = matches!(self.paths, Paths::Any).then_some("");
+        any.into_iter().chain(plain.iter().map(String::as_str)).chain(patterns.iter().map(|(literal, _)| literal.as_str()))
     }
 
     /// Which of two entries goes first: by priority, then the older route.

@@ -4,8 +4,8 @@
 //! (`http.path ^= "/a" && ...`) therefore goes into the bucket of that beginning, and a request asks only the buckets that
 //! its own path leads to.
 
-use std::collections::BTreeSet;
-use std::sync::LazyLock;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, LazyLock};
 
 use ahash::AHashMap;
 use atc_router::ast::{BinaryOperator, Expression, LogicalExpression, Type, Value};
@@ -14,6 +14,7 @@ use atc_router::schema::Schema;
 use uuid::Uuid;
 
 use crate::plugin::exchange::Captures;
+use crate::router::index::Table;
 use crate::router::pattern::split_port;
 use crate::router::{Match, Query};
 
@@ -45,43 +46,93 @@ pub fn check(expression: &str) -> Result<(), String> {
     if bad_segment { Err("illformed http.path.segments.* field".to_owned()) } else { Ok(()) }
 }
 
-/// The expressions of one configuration.
-#[derive(Default)]
+/// The expressions of one configuration. A clone costs nothing and keeps its version.
+#[derive(Clone, Default)]
 pub struct Expressions {
     /// By the beginning that a path must have; expressions that say nothing of it stand under the empty one.
-    buckets: AHashMap<String, Bucket>,
+    buckets: Table<Arc<Bucket>>,
     /// Lengths of the beginnings.
-    lengths: BTreeSet<usize>,
-    fields: Vec<String>,
-    places: AHashMap<Uuid, (u64, usize)>,
+    lengths: Arc<[usize]>,
+    /// Fields that the expressions name.
+    fields: Arc<[String]>,
 }
 
 struct Bucket {
     engine: Engine,
+    /// Priority and place of each route.
+    places: AHashMap<Uuid, (u64, usize)>,
 }
 
-/// Collects expressions.
+/// Makes [`Expressions`], one after the other; the engines of buckets in which nothing has changed are used again.
 #[derive(Default)]
 pub struct Builder {
+    members: BTreeMap<String, BTreeMap<usize, Member>>,
+    /// The bucket of each place.
+    beginnings: AHashMap<usize, String>,
+    changed: BTreeSet<String>,
     made: Expressions,
-    fields: BTreeSet<String>,
+}
+
+struct Member {
+    id: Uuid,
+    priority: u64,
+    expression: String,
 }
 
 impl Builder {
-    pub fn add(&mut self, index: usize, id: Uuid, priority: u64, expression: &str) -> Result<(), String> {
-        let parsed = atc_router::ast::Expression::from_text(expression)?;
-        let beginning = beginning(&parsed).unwrap_or_default();
-        self.made.lengths.insert(beginning.len());
-        let bucket = self.made.buckets.entry(beginning).or_insert_with(|| Bucket { engine: Engine::new(&SCHEMA) });
-        bucket.engine.add_matcher(usize::try_from(priority).unwrap_or(usize::MAX), id, expression)?;
-        self.fields.extend(bucket.engine.fields.keys().cloned());
-        self.made.places.insert(id, (priority, index));
+    pub fn insert(&mut self, place: usize, id: Uuid, priority: u64, expression: &str) -> Result<(), String> {
+        check(expression)?;
+        let beginning = beginning(&Expression::from_text(expression)?).unwrap_or_default();
+        let member = Member { id, priority, expression: expression.to_owned() };
+        self.members.entry(beginning.clone()).or_default().insert(place, member);
+        self.changed.insert(beginning.clone());
+        self.beginnings.insert(place, beginning);
         Ok(())
     }
 
-    pub fn finish(mut self) -> Expressions {
-        self.made.fields = self.fields.into_iter().collect();
-        self.made
+    pub fn remove(&mut self, place: usize) {
+        let Some(beginning) = self.beginnings.remove(&place) else { return };
+        if let Some(members) = self.members.get_mut(&beginning) {
+            members.remove(&place);
+            if members.is_empty() {
+                self.members.remove(&beginning);
+            }
+        }
+        self.changed.insert(beginning);
+    }
+
+    /// The expressions that are in their places now.
+    pub fn made(&mut self) -> Expressions {
+        if self.changed.is_empty() {
+            return self.made.clone();
+        }
+        for beginning in std::mem::take(&mut self.changed) {
+            match self.members.get(&beginning) {
+                Some(members) => self.made.buckets.insert(beginning.into(), Arc::new(Bucket::new(members))),
+                None => self.made.buckets.remove(beginning.as_str()),
+            };
+        }
+        let lengths: BTreeSet<usize> = self.members.keys().map(String::len).collect();
+        self.made.lengths = lengths.into_iter().collect();
+        let fields: BTreeSet<&String> = self.made.buckets.values().flat_map(|bucket| bucket.engine.fields.keys()).collect();
+        self.made.fields = fields.into_iter().cloned().collect();
+        self.made.clone()
+    }
+}
+
+impl Bucket {
+    fn new(members: &BTreeMap<usize, Member>) -> Self {
+        let mut bucket = Self { engine: Engine::new(&SCHEMA), places: AHashMap::new() };
+        for (place, member) in members {
+            let added = bucket.engine.add_matcher(usize::try_from(member.priority).unwrap_or(usize::MAX), member.id, &member.expression);
+            match added {
+                Ok(()) => {
+                    bucket.places.insert(member.id, (member.priority, *place));
+                }
+                Err(error) => tracing::error!(route = %member.id, error, "a route whose expression cannot be read is left out"),
+            }
+        }
+        bucket
     }
 }
 
@@ -123,7 +174,7 @@ impl Expressions {
         let mut context = Context::new(&SCHEMA);
         let mut best: Option<((u64, Uuid), Match)> = None;
         let mut filled = false;
-        for length in &self.lengths {
+        for length in self.lengths.iter() {
             let Some(bucket) = query.path.get(..*length).and_then(|start| self.buckets.get(start)) else { continue };
             if !std::mem::replace(&mut filled, true) {
                 self.fields.iter().for_each(|field| fill(&mut context, field, query));
@@ -132,13 +183,13 @@ impl Expressions {
                 continue;
             }
             let Some(found) = context.result.take() else { continue };
-            let Some((priority, index)) = self.places.get(&found.uuid) else { continue };
+            let Some((priority, place)) = bucket.places.get(&found.uuid) else { continue };
             if best.as_ref().is_none_or(|(key, _)| (*priority, found.uuid) > *key) {
                 let prefix = match found.matches.get("http.path") {
                     Some(Value::String(text)) => Some(text.clone()),
                     _ => None,
                 };
-                best = Some(((*priority, found.uuid), Match { index: *index, prefix, captures: captures(found.captures.into_iter()) }));
+                best = Some(((*priority, found.uuid), Match { place: *place, prefix, captures: captures(found.captures.into_iter()) }));
             }
         }
         best.map(|(_, found)| found)

@@ -1,57 +1,66 @@
 //! Entries by host and path prefix: a request looks at few of them, however many there are.
 
-use ahash::AHashMap;
+use std::sync::Arc;
+
+use ahash::RandomState;
+use imbl::GenericHashMap;
+use imbl::shared_ptr::DefaultSharedPtr;
 
 use crate::router::entry::{Entry, Paths};
 use crate::router::pattern::{Name, split_port};
 use crate::router::{Match, Query};
 
-/// Entries in the order of their priority, and where to look for those that a request may match.
-#[derive(Default)]
+/// A persistent map: a clone costs nothing, and a change costs a few nodes.
+pub(super) type Table<T> = GenericHashMap<Arc<str>, T, RandomState, DefaultSharedPtr>;
+
+/// Where to look for the entries that a request may match. A clone costs nothing and keeps its version.
+#[derive(Clone, Default)]
 pub struct Index {
-    entries: Vec<Entry>,
     /// Entries that name hosts, by host.
-    exact: AHashMap<String, Bucket>,
+    exact: Table<Bucket>,
     /// Entries that name hosts with a star, by what the star leaves.
-    suffixes: AHashMap<String, Bucket>,
-    prefixes: AHashMap<String, Bucket>,
+    suffixes: Table<Bucket>,
+    prefixes: Table<Bucket>,
     /// Entries for any host.
     any: Bucket,
 }
 
 /// Entries of one host, by the beginning of their paths.
-#[derive(Default)]
+#[derive(Clone, Default)]
 struct Bucket {
-    by_prefix: AHashMap<String, Vec<u32>>,
-    /// Lengths of the prefixes, longest first.
-    lengths: Vec<usize>,
+    /// Those of one beginning are in the order of their priority.
+    by_prefix: Table<Arc<[Arc<Entry>]>>,
+    /// Lengths of the beginnings and how many there are of each, longest first.
+    lengths: Arc<[(usize, usize)]>,
 }
 
 impl Index {
-    pub fn new(mut entries: Vec<Entry>) -> Self {
-        entries.sort_by(Entry::order);
-        let mut index = Self::default();
-        for (rank, entry) in entries.iter().enumerate() {
-            let rank = u32::try_from(rank).unwrap_or(u32::MAX);
-            if entry.hosts.is_empty() {
-                index.any.insert(entry, rank);
-            }
-            for host in &entry.hosts {
-                let (table, name) = match &host.name {
-                    Name::Exact(name) => (&mut index.exact, name),
-                    Name::Suffix(name) => (&mut index.suffixes, name),
-                    Name::Prefix(name) => (&mut index.prefixes, name),
-                };
-                table.entry(name.clone()).or_default().insert(entry, rank);
-            }
-        }
-        index.buckets().for_each(Bucket::finish);
-        index.entries = entries;
-        index
+    pub fn insert(&mut self, entry: &Arc<Entry>) {
+        self.edit(entry, Bucket::insert);
     }
 
-    fn buckets(&mut self) -> impl Iterator<Item = &mut Bucket> {
-        self.exact.values_mut().chain(self.suffixes.values_mut()).chain(self.prefixes.values_mut()).chain([&mut self.any])
+    pub fn remove(&mut self, entry: &Arc<Entry>) {
+        self.edit(entry, Bucket::remove);
+    }
+
+    /// Edits every bucket in which the entry stands.
+    fn edit(&mut self, entry: &Arc<Entry>, edit: fn(&mut Bucket, &str, &Arc<Entry>)) {
+        let each = |bucket: &mut Bucket| entry.prefixes().for_each(|prefix| edit(bucket, prefix, entry));
+        if entry.hosts.is_empty() {
+            return each(&mut self.any);
+        }
+        for host in &entry.hosts {
+            let (table, name) = match &host.name {
+                Name::Exact(name) => (&mut self.exact, name),
+                Name::Suffix(name) => (&mut self.suffixes, name),
+                Name::Prefix(name) => (&mut self.prefixes, name),
+            };
+            let bucket = table.entry(name.as_str().into()).or_default();
+            each(bucket);
+            if bucket.by_prefix.is_empty() {
+                table.remove(name.as_str());
+            }
+        }
     }
 
     pub fn find(&self, query: &Query<'_>) -> Option<Match> {
@@ -63,7 +72,7 @@ impl Index {
         } else {
             host
         };
-        let mut best = u32::MAX;
+        let mut best = None;
         if !self.exact.is_empty()
             && let Some(bucket) = self.exact.get(host)
         {
@@ -84,21 +93,20 @@ impl Index {
             }
         }
         self.look(&self.any, query, host, &mut best);
-        let entry = self.entries.get(best as usize)?;
+        let entry = best?;
         let (prefix, captures) = entry.matched_path(query.path)?;
-        Some(Match { index: entry.index, prefix, captures })
+        Some(Match { place: entry.place, prefix, captures })
     }
 
-    /// Lowers `best` to the rank of the first entry of the bucket that takes the request, if that is before it.
-    fn look(&self, bucket: &Bucket, query: &Query<'_>, host: &str, best: &mut u32) {
-        for length in &bucket.lengths {
+    /// Puts the first entry of the bucket that takes the request into `best`, if it goes before what is there.
+    fn look<'a>(&self, bucket: &'a Bucket, query: &Query<'_>, host: &str, best: &mut Option<&'a Entry>) {
+        for (length, _) in bucket.lengths.iter() {
             let Some(start) = query.path.get(..*length) else { continue };
-            let Some(ranks) = bucket.by_prefix.get(start) else { continue };
-            for rank in ranks {
-                if rank >= best {
+            let Some(entries) = bucket.by_prefix.get(start) else { continue };
+            for entry in entries.iter() {
+                if best.is_some_and(|best| best.order(entry).is_le()) {
                     break;
                 }
-                let entry = &self.entries[*rank as usize];
                 let path = match &entry.paths {
                     Paths::Any | Paths::Plain(_) => true,
                     Paths::Patterns(patterns) => {
@@ -106,7 +114,7 @@ impl Index {
                     }
                 };
                 if path && entry.matches(query, host) {
-                    *best = *rank;
+                    *best = Some(entry);
                     break;
                 }
             }
@@ -115,23 +123,38 @@ impl Index {
 }
 
 impl Bucket {
-    fn insert(&mut self, entry: &Entry, rank: u32) {
-        let mut put = |prefix: &str| {
-            let ranks = self.by_prefix.entry(prefix.to_owned()).or_default();
-            if ranks.last() != Some(&rank) {
-                ranks.push(rank);
-            }
-        };
-        match &entry.paths {
-            Paths::Any => put(""),
-            Paths::Plain(prefixes) => prefixes.iter().for_each(|p| put(p)),
-            Paths::Patterns(patterns) => patterns.iter().for_each(|(literal, _)| put(literal)),
+    fn insert(&mut self, prefix: &str, entry: &Arc<Entry>) {
+        let mut entries = self.by_prefix.get(prefix).map_or_else(Vec::new, |entries| entries.to_vec());
+        if entries.iter().any(|e| Arc::ptr_eq(e, entry)) {
+            return;
+        }
+        if entries.is_empty() {
+            self.count(prefix.len(), 1);
+        }
+        let at = entries.partition_point(|e| e.order(entry).is_le());
+        entries.insert(at, Arc::clone(entry));
+        self.by_prefix.insert(prefix.into(), entries.into());
+    }
+
+    fn remove(&mut self, prefix: &str, entry: &Arc<Entry>) {
+        let Some(entries) = self.by_prefix.get(prefix) else { return };
+        let left: Arc<[_]> = entries.iter().filter(|e| !Arc::ptr_eq(e, entry)).cloned().collect();
+        if left.is_empty() {
+            self.by_prefix.remove(prefix);
+            self.count(prefix.len(), -1);
+        } else {
+            self.by_prefix.insert(prefix.into(), left);
         }
     }
 
-    fn finish(&mut self) {
-        self.lengths = self.by_prefix.keys().map(String::len).collect();
-        self.lengths.sort_unstable_by(|a, b| b.cmp(a));
-        self.lengths.dedup();
+    /// Counts one beginning of this length more or less.
+    fn count(&mut self, length: usize, change: isize) {
+        let mut lengths = self.lengths.to_vec();
+        match lengths.binary_search_by(|(l, _)| length.cmp(l)) {
+            Ok(at) => lengths[at].1 = lengths[at].1.saturating_add_signed(change),
+            Err(at) => lengths.insert(at, (length, 1)),
+        }
+        lengths.retain(|(_, count)| *count > 0);
+        self.lengths = lengths.into();
     }
 }

@@ -19,8 +19,10 @@ mod upstream_path;
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
+use ahash::AHashMap;
+
 use crate::http::Headers;
-use crate::model::{Route, Service};
+use crate::model::Route;
 use crate::plugin::Exchange;
 use crate::plugin::exchange::Captures;
 
@@ -86,41 +88,66 @@ impl<'a> Query<'a> {
 /// A route that takes a request.
 #[derive(Debug)]
 pub struct Match {
-    /// Place of the route in what the router was made of.
-    pub index: usize,
+    /// Place of the route.
+    pub place: usize,
     /// What the route's path matched, for `strip_path`.
     pub prefix: Option<String>,
     pub captures: Captures,
 }
 
-/// The routes of one configuration.
-#[derive(Default)]
+/// The routes of one configuration. A clone costs nothing and keeps its version.
+#[derive(Clone, Default)]
 pub struct Router {
     expressions: expressions::Expressions,
     classic: index::Index,
 }
 
-impl Router {
-    /// The router of these routes. Only routes for HTTP and gRPC take part.
-    pub fn compile(routes: impl Iterator<Item = (Arc<Route>, Option<Arc<Service>>)>, flavor: Flavor) -> Self {
-        let mut expressions = expressions::Builder::default();
-        let mut entries = Vec::new();
-        for (index, (route, _)) in routes.enumerate() {
-            if !route.protocols.iter().any(|p| matches!(p.as_str(), "http" | "https" | "grpc" | "grpcs")) {
-                continue;
-            }
-            match &route.expression {
-                Some(expression) if flavor == Flavor::Expressions => {
-                    if let Err(error) = expressions.add(index, route.id, route.priority, expression) {
-                        tracing::error!(route = %route.id, %error, "a route whose expression cannot be read is left out");
-                    }
-                }
-                _ => entry::expand(index, &route, flavor, &mut entries),
-            }
-        }
-        Self { expressions: expressions.finish(), classic: index::Index::new(entries) }
+/// Makes routers, one after the other; each costs what has changed since the last one.
+pub struct Builder {
+    flavor: Flavor,
+    expressions: expressions::Builder,
+    classic: index::Index,
+    /// What stands in the index, by the place of its route.
+    entries: AHashMap<usize, Vec<Arc<entry::Entry>>>,
+}
+
+impl Builder {
+    pub fn new(flavor: Flavor) -> Self {
+        Self { flavor, expressions: expressions::Builder::default(), classic: index::Index::default(), entries: AHashMap::new() }
     }
 
+    /// Puts a route in its place, which is the caller's to choose, or leaves the place empty. Only routes for HTTP and gRPC
+    /// take part.
+    pub fn set(&mut self, place: usize, route: Option<&Route>) {
+        for entry in self.entries.remove(&place).unwrap_or_default() {
+            self.classic.remove(&entry);
+        }
+        self.expressions.remove(place);
+        let served = |route: &&Route| route.protocols.iter().any(|p| matches!(p.as_str(), "http" | "https" | "grpc" | "grpcs"));
+        let Some(route) = route.filter(served) else { return };
+        match &route.expression {
+            Some(expression) if self.flavor == Flavor::Expressions => {
+                if let Err(error) = self.expressions.insert(place, route.id, route.priority, expression) {
+                    tracing::error!(route = %route.id, %error, "a route whose expression cannot be read is left out");
+                }
+            }
+            _ => {
+                let mut entries = Vec::new();
+                entry::expand(place, route, self.flavor, &mut entries);
+                let entries: Vec<_> = entries.into_iter().map(Arc::new).collect();
+                entries.iter().for_each(|entry| self.classic.insert(entry));
+                self.entries.insert(place, entries);
+            }
+        }
+    }
+
+    /// The router of the routes that are in their places now.
+    pub fn router(&mut self) -> Router {
+        Router { expressions: self.expressions.made(), classic: self.classic.clone() }
+    }
+}
+
+impl Router {
     /// The route for a request. An expression goes before every route that is written without one.
     pub fn find(&self, query: &Query<'_>) -> Option<Match> {
         self.expressions.find(query).or_else(|| self.classic.find(query))

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use serde_json::{Value, json};
 
-use super::{Flavor, Match, Query, Router};
+use super::{Builder, Flavor, Match, Query, Router};
 use crate::http::Headers;
 use crate::model::Route;
 
@@ -36,8 +36,11 @@ struct World {
 }
 
 fn world(flavor: Flavor, routes: &[(&str, Value)]) -> World {
-    let made = routes.iter().map(|(name, fields)| (route(name, fields.clone()), None));
-    World { names: routes.iter().map(|(n, _)| (*n).to_owned()).collect(), router: Router::compile(made, flavor) }
+    let mut builder = Builder::new(flavor);
+    for (place, (name, fields)) in routes.iter().enumerate() {
+        builder.set(place, Some(&route(name, fields.clone())));
+    }
+    World { names: routes.iter().map(|(n, _)| (*n).to_owned()).collect(), router: builder.router() }
 }
 
 impl World {
@@ -62,7 +65,7 @@ impl World {
     }
 
     fn winner(&self, ask: &Ask<'_>) -> Option<&str> {
-        self.find(ask).map(|m| self.names[m.index].as_str())
+        self.find(ask).map(|m| self.names[m.place].as_str())
     }
 }
 

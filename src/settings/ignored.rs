@@ -4,7 +4,7 @@
 use crate::settings::Ignored;
 use crate::settings::value::Kind;
 
-const NGINX: &str = "there is no nginx underneath";
+pub const NGINX: &str = "there is no nginx underneath";
 const LUA: &str = "there is no Lua underneath";
 const GUI: &str = "there is no GUI in this release";
 const CLUSTER: &str = "this release runs as one node";

@@ -25,7 +25,13 @@ pub use ignored::IGNORED;
 pub use listen::{Listen, Listeners};
 pub use source::{Overrides, Sources};
 pub use table::{Settings, TABLE};
-pub use value::{Kind, Size, Span, TrustedIps, Workers};
+pub use value::{Database, Kind, Size, Span, TrustedIps, Workers};
+
+/// Why a name has no effect that no setting has: most likely it is misspelt.
+pub const UNKNOWN: &str = "there is no such setting";
+/// Why a setting of the table has no effect.
+pub const IDLE: &str = "this release does not use it";
+const NOT_DECLARED: &str = "it is read with database = off; to bring it into the store use config db_import";
 
 /// One row of the table.
 pub struct Setting {
@@ -39,6 +45,10 @@ pub struct Setting {
     pub doc: &'static str,
     /// Never shown.
     pub secret: bool,
+    /// Read and checked, and without effect in this release.
+    pub idle: bool,
+    /// Takes effect when the settings are read again; others when the node starts.
+    pub live: bool,
 }
 
 /// A setting of Kong that has no meaning here. It is accepted, shown by the Admin API, and does nothing.
@@ -81,9 +91,21 @@ impl Settings {
         Self::load(&self.sources)
     }
 
+    /// Names of settings that differ from those of `before` and take effect only when a node starts.
+    pub fn waiting_for_a_restart(&self, before: &Self) -> Vec<&'static str> {
+        let text = |settings: &Self, setting: &Setting| settings.texts.get(setting.name).cloned();
+        let changed = |setting: &&Setting| !setting.live && text(self, setting) != text(before, setting);
+        TABLE.iter().filter(changed).map(|setting| setting.name).collect()
+    }
+
     /// Settings from `name = value` pairs over the defaults, for tests.
     pub fn from_pairs(pairs: &[(&str, &str)]) -> Result<Self, SettingsError> {
         Self::load(&Sources { overrides: pairs.iter().map(|(k, v)| (k.to_string(), v.to_string())).collect(), ..Sources::default() })
+    }
+
+    /// The file that was read, if there is one.
+    pub fn file(&self) -> Option<&std::path::PathBuf> {
+        self.sources.chosen_file()
     }
 
     /// Threads that serve requests.
@@ -179,17 +201,19 @@ impl Settings {
 
     /// What was set though it does nothing here, each with the reason.
     pub fn without_effect(&self) -> Vec<(&str, &'static str)> {
-        let ignored = |name: &str| IGNORED.iter().find(|i| i.name == name).map(|i| i.why);
-        let mut found = Vec::new();
-        for name in &self.given {
-            if let Some(why) = ignored(name) {
-                found.push((name.as_str(), why));
-            } else if !TABLE.iter().any(|s| s.name == *name) {
-                let why = if source::is_directive(name) { "there is no nginx underneath" } else { "not a setting" };
-                found.push((name.as_str(), why));
+        let why = |name: &str| {
+            if let Some(ignored) = IGNORED.iter().find(|i| i.name == name) {
+                return Some(ignored.why);
             }
-        }
-        found
+            match TABLE.iter().find(|s| s.name == name) {
+                Some(setting) if setting.idle => Some(IDLE),
+                Some(_) if name.starts_with("declarative_config") && self.database != Database::Off => Some(NOT_DECLARED),
+                Some(_) => None,
+                None if source::is_directive(name) => Some(ignored::NGINX),
+                None => Some(UNKNOWN),
+            }
+        };
+        self.given.iter().filter_map(|name| Some((name.as_str(), why(name)?))).collect()
     }
 }
 

@@ -14,9 +14,11 @@ use crate::settings::value::{
     CipherSuite, Database, ErrorType, HeadBuffers, LogLevel, LogTarget, NameServers, PortMaps, Role, Size, Span, TrustedIps, Value, Workers,
 };
 
-/// Declares [`Settings`], [`TABLE`] and the way from texts to typed values. `name: Type = "default" [= alias] [secret];`
+/// Declares [`Settings`], [`TABLE`] and the way from texts to typed values. `name: Type = "default" [= alias] [secret] [live];`
+/// A secret is never shown; a live setting takes effect when settings are read again; an `[idle]` one is used by no code, which
+/// `tests/tidy.rs` sees to.
 macro_rules! settings {
-    ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(= $alias:ident)? $([$secret:ident])?;)+) => {
+    ($($(#[doc = $doc:literal])+ $name:ident: $ty:ty = $default:literal $(= $alias:ident)? $([$flag:ident])*;)+) => {
         /// The settings of a node, as the file, the `KONG_*` and `TROOP_*` variables and the command line make them.
         #[derive(Clone)]
         pub struct Settings {
@@ -28,14 +30,16 @@ macro_rules! settings {
             pub(super) sources: Sources,
         }
 
-        /// Every setting that does something.
+        /// Every setting of this program.
         pub static TABLE: &[Setting] = &[$(Setting {
             name: stringify!($name),
             aliases: &[$(stringify!($alias))?],
             kind: <$ty as Value>::KIND,
             default: $default,
             doc: concat!($($doc, "\n"),+),
-            secret: settings!(@secret $($secret)?),
+            secret: flagged(&[$(stringify!($flag)),*], "secret"),
+            idle: flagged(&[$(stringify!($flag)),*], "idle"),
+            live: flagged(&[$(stringify!($flag)),*], "live"),
         }),+];
 
         impl Settings {
@@ -46,8 +50,19 @@ macro_rules! settings {
             }
         }
     };
-    (@secret) => { false };
-    (@secret secret) => { true };
+}
+
+/// Whether a setting has this flag.
+const fn flagged(flags: &[&str], flag: &str) -> bool {
+    let mut i = 0;
+    while i < flags.len() {
+        // flags differ in their first letters
+        if flags[i].as_bytes()[0] == flag.as_bytes()[0] {
+            return true;
+        }
+        i += 1;
+    }
+    false
 }
 
 fn one<T: Value>(name: &str, default: &str, texts: &BTreeMap<String, String>, errors: &mut Vec<String>) -> Option<T> {
@@ -66,9 +81,9 @@ settings! {
     /// `$XDG_DATA_HOME/troop` or `~/.local/share/troop`.
     prefix: PathBuf = "";
     /// The least severe messages that are logged, on standard error.
-    log_level: LogLevel = "notice";
+    log_level: LogLevel = "notice" [live];
     /// File for a line per proxied request (`logs/access.log`, under the prefix, or `/dev/stdout`), or `off`.
-    proxy_access_log: LogTarget = "off";
+    proxy_access_log: LogTarget = "off" [live];
     /// File for a line per request to the Admin API, or `off`.
     admin_access_log: LogTarget = "off";
     /// File for a line per request to the status API, or `off`.
@@ -80,12 +95,12 @@ settings! {
     /// Plugins that may be configured: `bundled`, `off`, or names.
     plugins: Vec<String> = "bundled";
     /// Vaults that references may name: `bundled` (which is `env`), `off`, or names.
-    vaults: Vec<String> = "bundled";
+    vaults: Vec<String> = "bundled" [idle];
 
     // Listeners.
     /// Addresses on which requests are proxied, or `off`. Flags: ssl, http2, proxy_protocol, reuseport, backlog=N, ipv6only=on|off,
     /// so_keepalive=on|off.
-    proxy_listen: Listeners = "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384";
+    proxy_listen: Listeners = "0.0.0.0:8000 reuseport backlog=16384, 0.0.0.0:8443 http2 ssl reuseport backlog=16384" [live];
     /// Addresses of the Admin API, or `off`. It has no authentication: leave it on an address that only you reach.
     admin_listen: Listeners = "127.0.0.1:8001 reuseport backlog=16384, 127.0.0.1:8444 http2 ssl reuseport backlog=16384";
     /// Addresses of the status API (`/status`, `/status/ready`, `/metrics`), or `off`.
@@ -93,29 +108,29 @@ settings! {
     /// Addresses for TCP and TLS streams. This release proxies HTTP only: anything but `off` is refused.
     stream_listen: Listeners = "off";
     /// Ports as clients see them, `external:internal`, when something in front maps them. They show in X-Forwarded-Port.
-    port_maps: PortMaps = "";
+    port_maps: PortMaps = "" [live];
 
     // TLS.
     /// Certificates of the proxy listeners, when no SNI matches: paths, or the PEM text itself. Unset: a self-signed pair under the
     /// prefix.
-    ssl_cert: Vec<String> = "";
+    ssl_cert: Vec<String> = "" [live];
     /// Keys of `ssl_cert`, in the same order.
-    ssl_cert_key: Vec<String> = "" [secret];
+    ssl_cert_key: Vec<String> = "" [secret] [live];
     /// Certificates of the Admin API.
-    admin_ssl_cert: Vec<String> = "";
+    admin_ssl_cert: Vec<String> = "" [live];
     /// Keys of `admin_ssl_cert`.
-    admin_ssl_cert_key: Vec<String> = "" [secret];
+    admin_ssl_cert_key: Vec<String> = "" [secret] [live];
     /// Certificates of the status API.
-    status_ssl_cert: Vec<String> = "";
+    status_ssl_cert: Vec<String> = "" [live];
     /// Keys of `status_ssl_cert`.
-    status_ssl_cert_key: Vec<String> = "" [secret];
+    status_ssl_cert_key: Vec<String> = "" [secret] [live];
     /// `modern` (TLS 1.3 alone), `intermediate` (1.2 and 1.3), or `old`, `fips`, `custom`, which take the same ciphers as
     /// `intermediate`: TLS 1.0 and 1.1 are not spoken.
-    ssl_cipher_suite: CipherSuite = "intermediate";
+    ssl_cipher_suite: CipherSuite = "intermediate" [live];
     /// TLS versions that clients may use, unless `ssl_cipher_suite` is `modern`.
-    ssl_protocols: String = "TLSv1.2 TLSv1.3" = nginx_http_ssl_protocols;
+    ssl_protocols: String = "TLSv1.2 TLSv1.3" = nginx_http_ssl_protocols [live];
     /// Whether clients may resume TLS sessions by tickets.
-    ssl_session_tickets: bool = "on" = nginx_http_ssl_session_tickets;
+    ssl_session_tickets: bool = "on" = nginx_http_ssl_session_tickets [live];
     /// Whether a certificate is shown to upstreams that ask for one.
     client_ssl: bool = "off";
     /// That certificate: a path, or the PEM text itself.
@@ -131,71 +146,74 @@ settings! {
 
     // Header fields.
     /// Fields of our own in answers: `server_tokens` (Server, Via), `latency_tokens`, single names, or `off`.
-    headers: EnabledHeaders = "server_tokens, latency_tokens, x-kong-request-id";
+    headers: EnabledHeaders = "server_tokens, latency_tokens, x-kong-request-id" [live];
     /// Fields of our own towards upstreams: `x-kong-request-id`, or `off`.
-    headers_upstream: UpstreamHeaders = "x-kong-request-id";
+    headers_upstream: UpstreamHeaders = "x-kong-request-id" [live];
     /// Whether a request with `Kong-Debug: 1` is told its route and service.
-    allow_debug_header: bool = "off";
+    allow_debug_header: bool = "off" [live];
     /// Addresses and networks whose X-Forwarded-* and real address fields are believed.
-    trusted_ips: TrustedIps = "";
+    trusted_ips: TrustedIps = "" [live];
     /// Field in which a trusted peer says the client's address; `proxy_protocol` takes it from that.
-    real_ip_header: String = "X-Real-IP" = nginx_proxy_real_ip_header;
+    real_ip_header: String = "X-Real-IP" = nginx_proxy_real_ip_header [live];
     /// Whether the last address that is not trusted is taken, instead of the last.
-    real_ip_recursive: bool = "off" = nginx_proxy_real_ip_recursive;
+    real_ip_recursive: bool = "off" = nginx_proxy_real_ip_recursive [live];
 
     // Errors.
     /// Type of an error's body when the client names none.
-    error_default_type: ErrorType = "text/plain";
+    error_default_type: ErrorType = "text/plain" [live];
     /// File with the HTML body of errors; two `%s` stand for message and request id.
-    error_template_html: Option<PathBuf> = "";
+    error_template_html: Option<PathBuf> = "" [live];
     /// The same in JSON.
-    error_template_json: Option<PathBuf> = "";
+    error_template_json: Option<PathBuf> = "" [live];
     /// The same in XML.
-    error_template_xml: Option<PathBuf> = "";
+    error_template_xml: Option<PathBuf> = "" [live];
     /// The same in plain text.
-    error_template_plain: Option<PathBuf> = "";
+    error_template_plain: Option<PathBuf> = "" [live];
 
     // Connections and limits.
     /// Threads that serve requests: a number, or `auto` for one a core.
-    nginx_worker_processes: Workers = "auto" = nginx_main_worker_processes;
+    nginx_worker_processes: Workers = "auto" = nginx_main_worker_processes [live];
     /// How long requests may take to finish when the node stops.
-    nginx_main_worker_shutdown_timeout: Span = "30s";
+    nginx_main_worker_shutdown_timeout: Span = "30s" [live];
     /// Idle connections kept to each upstream, in each thread; 0 keeps none.
-    upstream_keepalive_pool_size: u32 = "512";
+    upstream_keepalive_pool_size: u32 = "512" [live];
     /// Requests on one connection to an upstream before it is closed.
-    upstream_keepalive_max_requests: u64 = "10000";
+    upstream_keepalive_max_requests: u64 = "10000" [live];
     /// Seconds that a connection to an upstream may be idle.
-    upstream_keepalive_idle_timeout: f64 = "60";
+    upstream_keepalive_idle_timeout: f64 = "60" [live];
     /// Requests on one connection of a client before it is closed.
-    nginx_http_keepalive_requests: u64 = "10000";
+    nginx_http_keepalive_requests: u64 = "10000" [live];
     /// How long a client's connection may be idle.
-    nginx_http_keepalive_timeout: Span = "75s";
+    nginx_http_keepalive_timeout: Span = "75s" [live];
     /// How long a request's head may take to arrive.
-    nginx_http_client_header_timeout: Span = "60s";
+    nginx_http_client_header_timeout: Span = "60s" [live];
     /// How long may pass between two pieces of a request's body.
-    nginx_http_client_body_timeout: Span = "60s";
+    nginx_http_client_body_timeout: Span = "60s" [live];
     /// How long may pass between two pieces of an answer that the client takes.
-    nginx_http_send_timeout: Span = "60s";
+    nginx_http_send_timeout: Span = "60s" [live];
     /// Greatest size of a request's body; 0 is no limit.
-    nginx_http_client_max_body_size: Size = "0";
+    nginx_http_client_max_body_size: Size = "0" [live];
     /// What of a request's body is held in memory before a buffered request goes on.
-    client_body_buffer_size: Size = "8k" = nginx_http_client_body_buffer_size;
+    client_body_buffer_size: Size = "8k" = nginx_http_client_body_buffer_size [idle];
     /// Number and size of the buffers for a request's head; one line must fit in one buffer.
-    nginx_http_large_client_header_buffers: HeadBuffers = "4 8k" = nginx_proxy_large_client_header_buffers;
+    nginx_http_large_client_header_buffers: HeadBuffers = "4 8k" = nginx_proxy_large_client_header_buffers [live];
     /// Requests at the same time on one HTTP/2 connection.
-    nginx_http_http2_max_concurrent_streams: u32 = "128";
+    nginx_http_http2_max_concurrent_streams: u32 = "128" [live];
     /// Greatest size of a body sent to the Admin API.
     nginx_admin_client_max_body_size: Size = "10m";
     /// Header fields of a request that are looked at.
-    lua_max_req_headers: u32 = "100";
+    lua_max_req_headers: u32 = "100" [idle];
     /// Header fields of an answer that plugins look at.
-    lua_max_resp_headers: u32 = "100";
+    lua_max_resp_headers: u32 = "100" [idle];
     /// Query arguments that plugins look at.
-    lua_max_uri_args: u32 = "100";
+    lua_max_uri_args: u32 = "100" [idle];
     /// Arguments of a form that plugins look at.
-    lua_max_post_args: u32 = "100";
-    /// Memory for what plugins keep between requests.
+    lua_max_post_args: u32 = "100" [idle];
+    /// Memory for answers that proxy-cache keeps, on this node, for all configurations together. One answer takes at most a sixteenth.
     mem_cache_size: Size = "128m";
+    /// A dictionary, `name size`, that `dictionary_name` of proxy-cache may name besides Kong's own. They are all one memory, so that
+    /// with this setting any name is taken.
+    nginx_http_lua_shared_dict: Option<String> = "";
 
     // Configuration.
     /// Where configuration is kept: `embedded` (a file under the prefix) or `off` (declared, in memory). `postgres` is refused by
@@ -251,7 +269,7 @@ settings! {
 
     // Tracing.
     /// What spans are made of: `off`, `all`, or names.
-    tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing;
+    tracing_instrumentations: Vec<String> = "off" = opentelemetry_tracing [idle];
     /// Share of requests that are traced, 0 to 1.
-    tracing_sampling_rate: f64 = "0.01" = opentelemetry_tracing_sampling_rate;
+    tracing_sampling_rate: f64 = "0.01" = opentelemetry_tracing_sampling_rate [idle];
 }

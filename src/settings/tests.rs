@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::source::parse_file;
-use super::value::{Database, HeadBuffers, Span};
+use super::value::HeadBuffers;
 use super::*;
 use crate::router::Flavor;
 
@@ -43,7 +43,7 @@ fn later_sources_win() {
     assert!(settings.proxy_listen.is_empty());
     assert_eq!(settings.lua_max_uri_args, 9);
     assert_eq!(settings.prefix, std::path::Path::new("/p"));
-    assert_eq!(settings.without_effect(), [("pg_password", "this release has no PostgreSQL store")]);
+    assert_eq!(settings.without_effect(), [("lua_max_uri_args", IDLE), ("pg_password", "this release has no PostgreSQL store")]);
     assert_eq!(settings.as_json()["pg_password"], "******");
 }
 
@@ -94,8 +94,17 @@ fn a_file_that_was_asked_for_must_exist() {
 fn aliases_and_directives() {
     let settings = from_file("nginx_proxy_real_ip_header = X-Forwarded-For\nnginx_http_foo = 1\nbar = 2\n", &[], &[]);
     assert_eq!(settings.real_ip_header, "X-Forwarded-For");
-    assert_eq!(settings.without_effect(), [("bar", "not a setting"), ("nginx_http_foo", "there is no nginx underneath")]);
+    assert_eq!(settings.without_effect(), [("bar", UNKNOWN), ("nginx_http_foo", ignored::NGINX)]);
     assert_eq!(settings.as_json()["nginx_proxy_real_ip_header"], "X-Forwarded-For");
+}
+
+#[test]
+fn a_declared_configuration_needs_a_node_without_a_store() {
+    let given = [("declarative_config_string", "{}")];
+    let settings = Settings::from_pairs(&given).expect("good settings");
+    assert_eq!(settings.without_effect(), [("declarative_config_string", NOT_DECLARED)]);
+    let settings = Settings::from_pairs(&[given[0], ("database", "off")]).expect("good settings");
+    assert_eq!(settings.without_effect(), []);
 }
 
 #[test]

@@ -4,12 +4,14 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`build`] | catalog -> snapshot |
+//! | [`certificates`] | what clients are shown, by server name |
 //! | [`plan`] | which plugin configurations run on a request |
 //! | [`service`] | a service as requests use it |
 //! | [`target`] | which address takes a request |
 //! | [`upstream_tls`] | TLS towards upstreams |
 
 pub mod build;
+pub mod certificates;
 pub mod plan;
 pub mod service;
 pub mod target;
@@ -18,6 +20,7 @@ pub mod upstream_tls;
 use std::any::Any;
 use std::sync::Arc;
 
+use imbl::Vector;
 use uuid::Uuid;
 
 use crate::catalog::Catalog;
@@ -27,6 +30,7 @@ use crate::plugin::{Exchange, Instance, World};
 use crate::router::{Flavor, Handling, Query, Router};
 
 pub use build::{Builder, Destinations};
+pub use certificates::Certificates;
 pub use plan::Plan;
 pub use service::{ServiceDefaults, ServiceEntry, Timeouts, client_pair};
 pub use target::{Destination, Picked, Picking};
@@ -36,12 +40,13 @@ pub use upstream_tls::UpstreamTls;
 pub struct Snapshot {
     pub catalog: Arc<Catalog>,
     router: Router,
-    /// In the order in which the router knows the routes.
-    routes: Vec<Arc<RouteEntry>>,
+    /// By the places that the router knows.
+    routes: Vector<Option<Arc<RouteEntry>>>,
     global: Arc<Plan>,
     rewriters: Vec<Instance>,
     flavor: Flavor,
     destinations: Destinations,
+    certificates: Arc<Certificates>,
 }
 
 /// A route, its service and its plugins.
@@ -64,7 +69,7 @@ impl Snapshot {
     pub fn find_route(&self, x: &Exchange) -> Option<Found> {
         let query = Query::of(x);
         let found = self.router.find(&query)?;
-        let entry = Arc::clone(self.routes.get(found.index)?);
+        let entry = Arc::clone(self.routes.get(found.place)?.as_ref()?);
         Some(Found { entry, captures: found.captures, prefix: found.prefix })
     }
 
@@ -81,6 +86,11 @@ impl Snapshot {
         let destination =
             if x.upstream.host == *service.service.host { service.destination.clone() } else { self.destinations.of(&x.upstream.host) };
         Picking::new(destination, x)
+    }
+
+    /// Certificates that clients are shown.
+    pub fn certificates(&self) -> &Certificates {
+        &self.certificates
     }
 
     /// Plugins of requests that no route takes.
@@ -114,4 +124,11 @@ impl World for Snapshot {
     fn shown(&self, entity: &'static str, id: Uuid) -> Option<schema::Object> {
         Some(self.catalog.get(entity, &id)?.object())
     }
+
+    fn logged(&self, entity: &'static str, id: Uuid) -> Option<&serde_json::value::RawValue> {
+        Some(self.catalog.get(entity, &id)?.logged())
+    }
 }
+
+#[cfg(test)]
+mod tests;

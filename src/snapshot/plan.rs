@@ -44,8 +44,8 @@ pub struct Scoped {
 /// The configurations of one plugin name, by scope.
 #[derive(Default)]
 pub struct ByScope {
-    /// Routes and services that stand in some configuration's scope.
-    named: ahash::AHashSet<Uuid>,
+    /// How many configurations name a route or a service.
+    named: AHashMap<Uuid, usize>,
     rows: AHashMap<(Option<Uuid>, Option<Uuid>), Cell>,
 }
 
@@ -57,14 +57,23 @@ struct Cell {
     groups: Option<Arc<AHashMap<Uuid, Instance>>>,
 }
 
+impl Cell {
+    fn is_empty(&self) -> bool {
+        let none = |table: &Option<Arc<AHashMap<_, _>>>| table.as_ref().is_none_or(|table| table.is_empty());
+        self.anyone.is_none() && none(&self.consumers) && none(&self.groups)
+    }
+}
+
 impl ByScope {
     /// Whether some configuration is for this route or this service.
     pub fn names(&self, route: Option<Uuid>, service: Option<Uuid>) -> bool {
-        [route, service].into_iter().flatten().any(|id| self.named.contains(&id))
+        [route, service].into_iter().flatten().any(|id| self.named.contains_key(&id))
     }
 
     pub fn insert(&mut self, scoped: &Scoped) {
-        self.named.extend([scoped.route, scoped.service].into_iter().flatten());
+        for id in [scoped.route, scoped.service].into_iter().flatten() {
+            *self.named.entry(id).or_default() += 1;
+        }
         let cell = self.rows.entry((scoped.route, scoped.service)).or_default();
         let table = match (scoped.consumer, scoped.group) {
             (Some(consumer), _) => (&mut cell.consumers, consumer),
@@ -75,6 +84,38 @@ impl ByScope {
             }
         };
         Arc::make_mut(table.0.get_or_insert_default()).insert(table.1, scoped.instance.clone());
+    }
+
+    pub fn remove(&mut self, scoped: &Scoped) {
+        for id in [scoped.route, scoped.service].into_iter().flatten() {
+            if let Some(count) = self.named.get_mut(&id) {
+                *count -= 1;
+                if *count == 0 {
+                    self.named.remove(&id);
+                }
+            }
+        }
+        let at = (scoped.route, scoped.service);
+        let Some(cell) = self.rows.get_mut(&at) else { return };
+        let mine = |instance: &Instance| instance.id == scoped.instance.id;
+        let take = |table: &mut Option<Arc<AHashMap<Uuid, Instance>>>, id: &Uuid| {
+            if let Some(table) = table.as_mut().filter(|table| table.get(id).is_some_and(mine)) {
+                Arc::make_mut(table).remove(id);
+            }
+        };
+        match (&scoped.consumer, &scoped.group) {
+            (Some(consumer), _) => take(&mut cell.consumers, consumer),
+            (None, Some(group)) => take(&mut cell.groups, group),
+            (None, None) => cell.anyone = cell.anyone.take().filter(|instance| !mine(instance)),
+        }
+        if cell.is_empty() {
+            self.rows.remove(&at);
+        }
+    }
+
+    /// Whether there is no configuration.
+    pub fn is_empty(&self) -> bool {
+        self.rows.is_empty()
     }
 
     /// Kong's order: route + service + consumer, route + consumer, service + consumer, the same with a group, route + service,

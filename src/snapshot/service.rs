@@ -13,7 +13,7 @@ use crate::model::Service;
 use crate::plugin::Exchange;
 use crate::router::{Handling, upstream_path};
 use crate::snapshot::target::{Destination, Picked};
-use crate::snapshot::upstream_tls::{Terms, UpstreamTls};
+use crate::snapshot::upstream_tls::{InUse, Terms, UpstreamTls};
 
 /// A service, ready for requests.
 pub struct ServiceEntry {
@@ -41,17 +41,21 @@ pub struct Timeouts {
 pub struct ServiceDefaults {
     /// `nginx_proxy_proxy_ssl_verify`
     pub tls_verify: bool,
+    /// `lua_ssl_verify_depth`
+    pub tls_verify_depth: usize,
+    /// `lua_ssl_trusted_certificate`; the system's when empty.
+    pub authorities: Vec<CertificateDer<'static>>,
     /// `client_ssl_cert` and `client_ssl_cert_key`, as PEM.
     pub client_certificate: Option<(String, String)>,
 }
 
 impl ServiceEntry {
-    pub fn new(service: Arc<Service>, destination: Destination, catalog: &Catalog, defaults: &ServiceDefaults) -> Self {
+    pub fn new(service: Arc<Service>, destination: Destination, catalog: &Catalog, defaults: &ServiceDefaults, in_use: &mut InUse) -> Self {
         let limit = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(60_000));
         let timeouts =
             Timeouts { connect: limit(service.connect_timeout), write: limit(service.write_timeout), read: limit(service.read_timeout) };
-        let tls =
-            matches!(service.protocol.as_str(), "https" | "grpcs" | "tls").then(|| upstream_tls(&service, &destination, catalog, defaults));
+        let tls = matches!(service.protocol.as_str(), "https" | "grpcs" | "tls")
+            .then(|| upstream_tls(&service, &destination, catalog, defaults, in_use));
         Self {
             timeouts,
             retries: service.retries.and_then(|n| u32::try_from(n).ok()).unwrap_or(5),
@@ -109,12 +113,22 @@ fn host_with_port(host: &str, port: u16, scheme: &str) -> String {
     }
 }
 
-fn upstream_tls(service: &Service, destination: &Destination, catalog: &Catalog, defaults: &ServiceDefaults) -> Arc<UpstreamTls> {
-    let authorities = service
+fn upstream_tls(
+    service: &Service,
+    destination: &Destination,
+    catalog: &Catalog,
+    defaults: &ServiceDefaults,
+    in_use: &mut InUse,
+) -> Arc<UpstreamTls> {
+    let mut authorities: Vec<_> = service
         .ca_certificates
         .iter()
         .flatten()
-        .filter_map(|id| CertificateDer::from_pem_slice(text(catalog, "ca_certificates", *id, "cert")?.as_bytes()).ok());
+        .filter_map(|id| CertificateDer::from_pem_slice(text(catalog, "ca_certificates", *id, "cert")?.as_bytes()).ok())
+        .collect();
+    if service.ca_certificates.is_none() {
+        authorities.clone_from(&defaults.authorities);
+    }
     let of_upstream = match destination {
         Destination::Upstream(balancer) => balancer.policy.client_certificate,
         Destination::Address(_) | Destination::Name(_) => None,
@@ -125,17 +139,14 @@ fn upstream_tls(service: &Service, destination: &Destination, catalog: &Catalog,
     };
     let terms = Terms {
         verify: service.tls_verify.unwrap_or(defaults.tls_verify),
-        depth: service.tls_verify_depth.and_then(|n| usize::try_from(n).ok()),
-        authorities: authorities.collect(),
+        depth: service.tls_verify_depth.and_then(|n| usize::try_from(n).ok()).unwrap_or(defaults.tls_verify_depth),
+        authorities,
         client,
     };
-    match UpstreamTls::new(terms) {
-        Ok(tls) => Arc::new(tls),
-        Err(error) => {
-            tracing::error!(service = %service.id, %error, "the service's TLS configuration is unusable; its upstream will not be reached");
-            UpstreamTls::unusable()
-        }
-    }
+    in_use.get(terms).unwrap_or_else(|error| {
+        tracing::error!(service = %service.id, %error, "the service's TLS configuration is unusable; its upstream will not be reached");
+        UpstreamTls::unusable()
+    })
 }
 
 /// The chain and key of a certificate that is shown to upstreams.

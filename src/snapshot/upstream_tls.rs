@@ -1,12 +1,14 @@
 //! TLS towards upstreams: verification, authorities and client certificates of a service.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, LazyLock};
+use std::sync::{Arc, LazyLock, Weak};
 
+use ahash::AHashMap;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::{ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
+use sha2::{Digest, Sha256};
 use tokio_rustls::TlsConnector;
 
 /// How TLS is spoken with an upstream. Built when the configuration changes, shared by all workers.
@@ -17,16 +19,61 @@ pub struct UpstreamTls {
 }
 
 /// What a service says about TLS.
-#[derive(Default)]
 pub struct Terms {
     /// Whether the upstream's certificate is verified.
     pub verify: bool,
     /// Most intermediate certificates between the upstream's and the authority's.
-    pub depth: Option<usize>,
+    pub depth: usize,
     /// Authorities; the system's when empty.
     pub authorities: Vec<CertificateDer<'static>>,
     /// Certificate chain and key shown to the upstream.
     pub client: Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>,
+}
+
+impl Default for Terms {
+    fn default() -> Self {
+        Self { verify: false, depth: usize::MAX, authorities: Vec::new(), client: None }
+    }
+}
+
+impl Terms {
+    /// The same for the same terms.
+    fn digest(&self) -> [u8; 32] {
+        let mut hash = Sha256::new();
+        hash.update([u8::from(self.verify)]);
+        hash.update(self.depth.to_be_bytes());
+        let mut list = |parts: &mut dyn Iterator<Item = &[u8]>| {
+            for part in parts {
+                hash.update([1]);
+                hash.update(part.len().to_be_bytes());
+                hash.update(part);
+            }
+            hash.update([0]);
+        };
+        list(&mut self.authorities.iter().map(|der| der.as_ref()));
+        if let Some((chain, key)) = &self.client {
+            list(&mut chain.iter().map(|der| der.as_ref()).chain([key.secret_der()]));
+        }
+        hash.finalize().into()
+    }
+}
+
+/// Terms that are in use, each once: services with the same terms share connections, and keep them when the configuration
+/// changes elsewhere.
+#[derive(Default)]
+pub struct InUse(AHashMap<[u8; 32], Weak<UpstreamTls>>);
+
+impl InUse {
+    pub fn get(&mut self, terms: Terms) -> Result<Arc<UpstreamTls>, rustls::Error> {
+        let digest = terms.digest();
+        if let Some(tls) = self.0.get(&digest).and_then(Weak::upgrade) {
+            return Ok(tls);
+        }
+        let tls = Arc::new(UpstreamTls::new(terms)?);
+        self.0.retain(|_, tls| tls.strong_count() > 0);
+        self.0.insert(digest, Arc::downgrade(&tls));
+        Ok(tls)
+    }
 }
 
 impl UpstreamTls {
@@ -102,7 +149,7 @@ impl UpstreamTls {
 #[derive(Debug)]
 struct Depth {
     inner: Arc<WebPkiServerVerifier>,
-    most: Option<usize>,
+    most: usize,
 }
 
 impl ServerCertVerifier for Depth {
@@ -114,7 +161,7 @@ impl ServerCertVerifier for Depth {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        if self.most.is_some_and(|most| intermediates.len() > most + 1) {
+        if intermediates.len() > self.most.saturating_add(1) {
             return Err(rustls::Error::General("certificate chain too long".into()));
         }
         self.inner.verify_server_cert(end_entity, intermediates, name, ocsp, now)
@@ -187,3 +234,20 @@ unverified!(
     TrustsNobody,
     Err(rustls::Error::InvalidCertificate(rustls::CertificateError::UnknownIssuer))
 );
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_terms_are_built_once() {
+        let mut in_use = InUse::default();
+        let of = |depth| Terms { depth, ..Terms::default() };
+        let one = in_use.get(of(1)).unwrap();
+        assert!(Arc::ptr_eq(&one, &in_use.get(of(1)).unwrap()));
+        assert_ne!(one.id(), in_use.get(of(2)).unwrap().id());
+        drop(one);
+        in_use.get(of(3)).unwrap();
+        assert_eq!(in_use.0.len(), 1, "what nobody uses is forgotten");
+    }
+}

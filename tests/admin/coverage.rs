@@ -18,6 +18,7 @@ const TESTS: &[&str] = &[
     include_str!("dbless.rs"),
     include_str!("elements.rs"),
     include_str!("node_endpoints.rs"),
+    include_str!("plugin_endpoints.rs"),
     include_str!("transport.rs"),
 ];
 

@@ -12,6 +12,7 @@ mod deck;
 mod elements;
 mod node;
 mod node_endpoints;
+mod plugin_endpoints;
 mod running;
 mod transport;
 mod validation;

@@ -14,6 +14,10 @@ use troop::admin::node::log_level::LogLevels;
 use troop::admin::server::{self, Listener};
 use troop::admin::vitals::{Connections, Readiness, Vitals};
 use troop::catalog::{Catalog, Change, WriteError, Written};
+use troop::plugin::Handles;
+use troop::plugin::cache::entry::Status;
+use troop::plugin::cache::{self, Cache, Entry, Key, Owner};
+use troop::plugin::counters::Moment;
 use troop::settings::value::LogLevel;
 use uuid::Uuid;
 
@@ -110,6 +114,7 @@ fn context(options: Options, catalog: Arc<ArcSwap<Catalog>>) -> Arc<Context> {
         options,
         plugins: troop::plugins::PLUGINS.iter().collect(),
         schemas: schemas.clone(),
+        handles: handles(),
         catalog: catalog.clone(),
         writer: Arc::new(InMemory { catalog, schemas, turn: Arc::default() }),
         configuration_hash: ArcSwap::from_pointee("0".repeat(32)),
@@ -118,6 +123,44 @@ fn context(options: Options, catalog: Arc<ArcSwap<Catalog>>) -> Arc<Context> {
         log_levels: Arc::new(Levels(Mutex::new(LogLevel::Notice))),
         vitals: Arc::new(Pulse { draining: AtomicBool::new(false) }),
     })
+}
+
+/// A cache with one answer, under the key of all ones.
+fn handles() -> Arc<Handles> {
+    let handles = Handles::default();
+    let entry = Entry {
+        status: 200,
+        headers: troop::http::Headers::new(),
+        body: "kept".into(),
+        stored: Moment(1000),
+        ttl: 300,
+        expires: Moment(u64::MAX),
+        brought_by: Status::Miss,
+    };
+    let key = Key([0x11; 32]);
+    handles.cache.memory.store(key, Arc::new(entry), handles.cache.memory.epoch(&key));
+    let _ = handles.cache_owner.set(Arc::new(Owned(Arc::clone(&handles.cache))));
+    Arc::new(handles)
+}
+
+/// The cache's owner, without an actor.
+struct Owned(Arc<Cache>);
+
+impl Owner for Owned {
+    fn find(&self, key: Key) -> cache::Answer<Option<Arc<Entry>>> {
+        let found = self.0.memory.peek(&key, Moment(0));
+        Box::pin(std::future::ready(Ok(found)))
+    }
+
+    fn purge(&self, key: Key) -> cache::Answer<bool> {
+        let was_there = self.0.memory.purge(&key);
+        Box::pin(std::future::ready(Ok(was_there)))
+    }
+
+    fn purge_all(&self) -> cache::Answer<()> {
+        drop(self.0.memory.purge_all());
+        Box::pin(std::future::ready(Ok(())))
+    }
 }
 
 /// Plans and puts the plan into effect, one after the other.

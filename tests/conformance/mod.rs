@@ -13,14 +13,15 @@ fn check(folder: &str, settings: &[(&str, &str)], options: &[&str]) {
     let node = Node::start(settings);
     let here = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/conformance");
     // in order, as rows that are sorted by their addresses are in the golden answers
-    let mut ports = free_ports::<7>().map(|address| address.port());
+    let mut ports = free_ports::<10>().map(|address| address.port());
     ports.sort_unstable();
     let ports = ports.map(|port| port.to_string());
     let mut python = Command::new("python3");
     python.arg("conformance.py").arg("check").arg("--scenarios").arg(folder).current_dir(&here);
     python.arg("--admin").arg(format!("http://{}", node.admin)).arg("--proxy").arg(format!("http://{}", node.proxy));
     // a change is live when it is answered: nothing to wait for
-    python.arg("--settle").arg("0").arg("--ports").arg(ports[..3].join(",")).arg("--wire-ports").arg(ports[3..].join(","));
+    python.arg("--settle").arg("0").arg("--ports").arg(ports[..3].join(",")).arg("--wire-ports").arg(ports[3..7].join(","));
+    python.arg("--redis-ports").arg(ports[7..].join(","));
     let tls = format!("https://{}", node.tls);
     python.args(options.iter().map(|o| if *o == "--tls" { vec!["--tls", tls.as_str()] } else { vec![*o] }).collect::<Vec<_>>().concat());
     let output = python.env("PYTHONDONTWRITEBYTECODE", "1").output().expect("python3 runs the scenarios");
@@ -36,7 +37,13 @@ fn core() {
 
 #[test]
 fn auth() {
-    check("auth", &[], &[]);
+    check("auth", &[], &["--only", "^(?!.*redis)"]);
+}
+
+/// On their own: these wait for windows to begin.
+#[test]
+fn limits_in_redis() {
+    check("auth", &[], &["--only", "redis"]);
 }
 
 #[test]
@@ -52,4 +59,9 @@ fn expressions() {
 #[test]
 fn dbless() {
     check("dbless", &[("database", "off")], &["--dbless"]);
+}
+
+#[test]
+fn observe() {
+    check("observe", &[], &[]);
 }

@@ -234,7 +234,8 @@ curl -sf -X POST http://localhost:8001/services/mcp-server-langgraph/plugins \
 --data name=request-size-limiting \
 --data config.allowed_payload_size=10 > /dev/null || fail "request-size-limiting plugin"
 head -c 10500000 /dev/zero > big
-expect "a body over 10 MB" 413 "$(status --data-binary @big http://localhost:8000/message)"
+expect "a body over 10 MB" 413 "$(status -H 'Expect:' --data-binary @big http://localhost:8000/message)"
+expect "one that is announced by Expect, as curl does" 417 "$(status --data-binary @big http://localhost:8000/message)"
 
 ## Troubleshooting
 contains "upstream health" '"health":"HEALTHY"' "$(curl -s http://localhost:8001/upstreams/langgraph-upstream/health)"

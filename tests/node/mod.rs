@@ -1,5 +1,11 @@
 //! A whole node: live changes, restarts, crashes, drain.
 
+mod cli;
+mod http2;
+mod logs;
+mod metrics;
+mod tls;
+
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};

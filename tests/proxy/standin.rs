@@ -43,6 +43,10 @@ impl World for Nothing {
     fn shown(&self, _: &'static str, _: Uuid) -> Option<schema::Object> {
         None
     }
+
+    fn logged(&self, _: &'static str, _: Uuid) -> Option<&serde_json::value::RawValue> {
+        None
+    }
 }
 
 /// What the handler saw.
@@ -64,7 +68,7 @@ impl Seen {
 }
 
 /// Answers by path: `/echo` with the request's body once it is complete, `/pipe` with the body as it comes, `/feed` with what
-/// the test feeds, `/ignore` without looking at the body, `/never` not at all, `/upgrade` with a tunnel that echoes, `/flood`
+/// the test feeds, `/trailers` with nothing once body and trailers are complete, `/ignore` without looking at the body, `/never` not at all, `/upgrade` with a tunnel that echoes, `/flood`
 /// without end.
 #[derive(Default)]
 pub struct StandIn {
@@ -111,6 +115,19 @@ impl Handler for StandIn {
             "/pipe" => std::mem::take(&mut exchange.request.body),
             "/feed" => Body::Stream(Box::new(self.feed.borrow_mut().pop_front().expect("the test has fed something"))),
             "/flood" => Body::Stream(Box::new(Flood(Rc::clone(&self.flooded)))),
+            "/trailers" => {
+                let mut body = std::mem::take(&mut exchange.request.body);
+                while let Some(chunk) = std::future::poll_fn(|cx| body.poll_chunk(cx)).await {
+                    assert!(!chunk.expect("a whole body").is_empty(), "no chunk is empty");
+                }
+                if let Body::Stream(source) = &mut body
+                    && let Some(trailers) = source.trailers()
+                {
+                    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+                    self.seen.borrow_mut()[at].trailers = trailers.iter().map(|(n, v)| (text(n), text(v))).collect();
+                }
+                Body::Empty
+            }
             "/never" => std::future::pending().await,
             "/later" => {
                 tokio::time::sleep(Duration::from_millis(50)).await;
@@ -163,7 +180,7 @@ impl Handler for StandIn {
     }
 
     fn refuse(&self, status: u16, _: Option<&Request>, _: &Rc<Connection>) -> Response {
-        let mut response = Response { status: if status >= 490 && status < 500 { 400 } else { status }, ..Response::default() };
+        let mut response = Response { status: if (490..500).contains(&status) { 400 } else { status }, ..Response::default() };
         response.headers.append("Content-Type", "text/plain");
         response.body = Body::Bytes(format!("refused {status}").into());
         response
@@ -239,15 +256,15 @@ pub fn listen() -> Listen {
 
 impl Site {
     pub fn new(limits: Limits) -> Self {
-        Self::with(limits, |address| Port { address, http2: false })
+        Self::with(limits, |address| Port { address, external: address.port(), http2: false, proxy_protocol: false, tls: None })
     }
 
     pub fn with(limits: Limits, port: impl FnOnce(SocketAddr) -> Port) -> Self {
         let handler = Rc::new(StandIn::default());
-        let counters = Counters::new(1);
-        let worker = Worker::new(Rc::clone(&handler), limits, &counters, 0);
-        let mut bound = Bound::new(&listen(), 1).unwrap();
-        worker.listen(bound.take().unwrap(), Rc::new(port(bound.address))).unwrap();
+        let counters = Arc::new(Counters::default());
+        let worker = Worker::new(Rc::clone(&handler), limits, &counters);
+        let bound = Bound::new(&listen(), 1).unwrap();
+        worker.listen(bound.socket(0).unwrap(), Rc::new(port(bound.address))).unwrap();
         Self { handler, worker, counters, address: bound.address }
     }
 

@@ -1,5 +1,7 @@
 //! Starts real gateways on free ports of 127.0.0.1 and stops them by their process id.
 
+pub mod redis;
+
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -46,7 +48,7 @@ impl Node {
             if let Ok(Some(ended)) = node.child.try_wait() {
                 panic!("the gateway ended with {ended}:\n{}", node.log());
             }
-            get(node.admin, "/status").is_some_and(|a| a.status == 200) && TcpStream::connect(node.proxy).is_ok()
+            get(node.admin, "/status").is_some_and(|a| a.status == 200)
         });
         node
     }
@@ -216,11 +218,16 @@ pub struct Upstream {
 
 impl Upstream {
     pub fn start(text: &'static str) -> Self {
+        Self::telling("", text)
+    }
+
+    /// With these header fields, which are whole lines.
+    pub fn telling(fields: &'static str, text: &'static str) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port");
         let address = listener.local_addr().expect("a bound socket has an address");
         std::thread::spawn(move || {
             for stream in listener.incoming().flatten() {
-                std::thread::spawn(move || serve(stream, text));
+                std::thread::spawn(move || serve(stream, fields, text));
             }
         });
         Self { address }
@@ -232,8 +239,8 @@ impl Upstream {
 }
 
 /// Answers requests without a body, one after the other.
-fn serve(mut stream: TcpStream, text: &str) {
-    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{text}", text.len());
+fn serve(mut stream: TcpStream, fields: &str, text: &str) {
+    let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n{fields}\r\n{text}", text.len());
     let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
     while let Ok(n @ 1..) = stream.read(&mut buffer) {
         bytes.extend_from_slice(&buffer[..n]);

@@ -17,7 +17,7 @@ pub struct Context<'a> {
     pub now: f64,
     /// What a plugin or a vault of this name adds to the schema of its row: `(entity, name)`.
     pub choose: &'a dyn Fn(&str, &str) -> Option<Chosen>,
-    /// What the node is set to, as far as schemas depend on it: `expressions` (flavour of the router).
+    /// What the node is set to, as far as schemas depend on it: `expressions` (flavour of the router), `shared_dict`.
     pub features: &'a [&'a str],
     /// Whether values are changed on their way in (password hashes); not when they come from an export.
     pub transform: bool,

@@ -1,4 +1,8 @@
-//! `/metrics`: what the prometheus plugin gathered.
+//! `/metrics`: what the node counts, in Prometheus' text format.
+
+use std::sync::Arc;
+
+use actix_web::web;
 
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::Call;
@@ -9,6 +13,12 @@ pub fn endpoints(table: &mut Table) {
 }
 
 async fn metrics(call: Call) -> Outcome {
-    let text = call.context.vitals.metrics().ok_or_else(Answer::not_found)?;
+    // thousands of label sets take their time, which this thread does not have
+    let vitals = Arc::clone(&call.context.vitals);
+    let gathered = web::block(move || vitals.metrics()).await.map_err(|error| {
+        tracing::error!(%error, "metrics could not be gathered");
+        Answer::unexpected()
+    })?;
+    let text = gathered.ok_or_else(Answer::not_found)?;
     Ok(Answer::text(200, "text/plain; charset=UTF-8", text))
 }

@@ -20,12 +20,14 @@ pub fn ready_endpoints(table: &mut Table) {
 
 async fn status(call: Call) -> Outcome {
     let memory = size(resident_memory(), &call.query)?;
+    let sizes = call.context.handles.cache.memory.sizes();
+    let [kept, capacity] = [size(sizes.bytes as u64, &call.query)?, size(sizes.budget as u64, &call.query)?];
     let vitals = &call.context.vitals;
     let connections = vitals.connections();
     let mut body = json!({
         "memory": {
             "workers_lua_vms": [{"http_allocated_gc": memory, "pid": std::process::id()}],
-            "lua_shared_dicts": {},
+            "lua_shared_dicts": {"kong_db_cache": {"allocated_slabs": kept, "capacity": capacity}},
         },
         "server": {
             "connections_accepted": connections.accepted,

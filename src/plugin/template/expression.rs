@@ -25,6 +25,8 @@ pub enum Expression {
         name: String,
         arguments: Vec<Self>,
     },
+    /// `{ item, name = item, [key] = item }`: the items in order, with the keys of those that have one.
+    Table(Vec<(Option<Self>, Self)>),
     Unary(Unary, Box<Self>),
     Binary(Binary, Box<Self>, Box<Self>),
 }
@@ -248,10 +250,37 @@ impl Parser {
                 self.expect(")")?;
                 return Ok((inside, true));
             }
+            Some(Token::Sign("{")) => return Ok((self.table()?, false)),
             Some(Token::Sign(_)) | None => return Err(self.unexpected()),
         };
         self.at += 1;
         Ok((literal, false))
+    }
+
+    fn table(&mut self) -> Result<Expression, ParseError> {
+        self.expect("{")?;
+        let mut items = Vec::new();
+        while !self.take("}") {
+            let named = matches!(self.peek(), Some(Token::Name(_))) && self.tokens.get(self.at + 1) == Some(&Token::Sign("="));
+            let key = if named {
+                Some(Expression::Text(self.name()?.into_bytes()))
+            } else if self.take("[") {
+                let key = self.expression(0)?;
+                self.expect("]")?;
+                Some(key)
+            } else {
+                None
+            };
+            if key.is_some() {
+                self.expect("=")?;
+            }
+            items.push((key, self.expression(0)?));
+            if !self.take(",") && !self.take(";") {
+                self.expect("}")?;
+                break;
+            }
+        }
+        Ok(Expression::Table(items))
     }
 
     fn name(&mut self) -> Result<String, ParseError> {

@@ -10,15 +10,21 @@
 //! | [`value`] | tree and request -> value |
 //! | [`functions`] | `string.upper`, `math.floor`, ... |
 //! | [`pattern`] | Lua's patterns |
+//! | [`pdk`] | `kong.request.get_header`, `ngx.var.request_id`, ... |
+//! | [`script`] | `return expression`: configuration values that are a piece of Lua as a whole |
 
 mod expression;
 mod functions;
 mod pattern;
+mod pdk;
+mod script;
 mod value;
 
 use crate::http::Headers;
+use crate::plugin::Exchange;
 use crate::plugin::exchange::Captures;
 use expression::Expression;
+pub use script::Script;
 
 /// A parsed template.
 #[derive(Clone, Debug)]
@@ -41,6 +47,8 @@ pub struct View<'a> {
     /// The query without `?`.
     pub query: &'a str,
     pub captures: &'a Captures,
+    /// The request, where expressions may ask for all of it (`kong`, `ngx`).
+    pub exchange: Option<&'a Exchange>,
 }
 
 /// Why a source is no expression.
@@ -141,7 +149,7 @@ mod tests {
             numbered: vec![Some("one".to_owned()), Some(String::new())],
             named: vec![("a".to_owned(), "one".to_owned()), ("b".to_owned(), String::new())],
         };
-        let view = View { headers: &headers, query: "q=7&flag&a=1&a=2&sp=a+b%21", captures: &captures };
+        let view = View { headers: &headers, query: "q=7&flag&a=1&a=2&sp=a+b%21", captures: &captures, exchange: None };
         Template::new(source).render(&view).map_err(|e| e.to_string())
     }
 
@@ -187,6 +195,8 @@ mod tests {
             ("$(query_params.q == '7')", "true"),
             ("$(\"\\65\\n\\\"\")", "A\n\""),
             ("$([[a]b]])", "a]b"),
+            ("$(#{ 1, 2, x = 3 })", "2"),
+            ("$(({ 'a'; b = { c = 'd' }, [1 + 2] = 'e' }).b.c)", "d"),
             ("$(nil)", ""),
         ] {
             renders(source, expected);

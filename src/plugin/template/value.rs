@@ -6,8 +6,10 @@ use percent_encoding::percent_decode;
 
 use super::expression::{Binary, Expression, Unary};
 use super::functions::{self, Function};
+use super::pdk;
 use super::{RenderError, View};
 use crate::http::Headers;
+use crate::plugin::Exchange;
 use crate::plugin::exchange::Captures;
 
 /// A value of an expression.
@@ -19,6 +21,8 @@ pub enum Value<'a> {
     Text(Cow<'a, [u8]>),
     Table(Table<'a>),
     Function(Function),
+    /// A function of the plugin development kit, of this request.
+    Pdk(&'a Exchange, pdk::Function),
 }
 
 #[derive(Clone)]
@@ -29,6 +33,10 @@ pub enum Table<'a> {
     /// Nobody has put anything there.
     Empty,
     List(Vec<Value<'a>>),
+    /// Pairs; those of a list have the keys 1, 2, ...
+    Made(Vec<(Value<'a>, Value<'a>)>),
+    /// A table of the plugin development kit, by its name: `kong.request`.
+    Pdk(&'a Exchange, &'static str),
     /// `string`, `math`, `table`, `os`
     Library(&'static str),
 }
@@ -59,6 +67,20 @@ pub fn evaluate<'a>(expression: &Expression, view: &View<'a>) -> Result<Value<'a
             }
             call(&method, &Expression::Index { of: of.clone(), key: Box::new(Expression::Text(name.clone().into_bytes())) }, all)?
         }
+        Expression::Table(items) => {
+            let (mut made, mut position) = (Vec::new(), 0.0);
+            for (key, item) in items {
+                let key = match key {
+                    Some(key) => evaluate(key, view)?,
+                    None => {
+                        position += 1.0;
+                        Value::Number(position)
+                    }
+                };
+                made.push((key, evaluate(item, view)?));
+            }
+            Value::Table(Table::Made(made))
+        }
         Expression::Unary(operator, of) => unary(*operator, evaluate(of, view)?)?,
         Expression::Binary(Binary::Or, left, right) => {
             let left = evaluate(left, view)?;
@@ -78,6 +100,9 @@ fn global<'a>(name: &str, view: &View<'a>) -> Value<'a> {
         "query_params" => Value::Table(Table::Query(view.query)),
         "uri_captures" => Value::Table(Table::Captures(view.captures)),
         "shared" => Value::Table(Table::Empty),
+        "kong" | "ngx" if view.exchange.is_some() => {
+            view.exchange.map_or(Value::Nil, |x| Value::Table(Table::Pdk(x, if name == "kong" { "kong" } else { "ngx" })))
+        }
         _ => match functions::library(name) {
             Some(library) => Value::Table(Table::Library(library)),
             None => functions::function("", name).map_or(Value::Nil, Value::Function),
@@ -88,6 +113,7 @@ fn global<'a>(name: &str, view: &View<'a>) -> Value<'a> {
 fn call<'a>(called: &Value<'a>, named: &Expression, arguments: Vec<Value<'a>>) -> Result<Value<'a>, RenderError> {
     match called {
         Value::Function(function) => function(&arguments),
+        Value::Pdk(x, function) => function(x, &arguments),
         other => Err(RenderError(format!("attempt to call {} (a {} value)", described(named), other.kind()))),
     }
 }
@@ -110,6 +136,9 @@ fn unary(operator: Unary, of: Value) -> Result<Value, RenderError> {
         (Unary::Minus, _) => Ok(Value::Number(-arithmetic(&of)?)),
         (Unary::Length, Value::Text(text)) => Ok(Value::Number(text.len() as f64)),
         (Unary::Length, Value::Table(Table::List(list))) => Ok(Value::Number(list.len() as f64)),
+        (Unary::Length, Value::Table(Table::Made(made))) => Ok(Value::Number(
+            made.iter().filter(|(key, item)| matches!(key, Value::Number(_)) && !matches!(item, Value::Nil)).count() as f64,
+        )),
         (Unary::Length, Value::Table(Table::Captures(captures))) => Ok(Value::Number(captures.numbered.len() as f64)),
         (Unary::Length, Value::Table(_)) => Ok(Value::Number(0.0)),
         (Unary::Length, _) => Err(RenderError(format!("attempt to get length of a {} value", of.kind()))),
@@ -182,7 +211,7 @@ impl<'a> Value<'a> {
             Self::Number(_) => "number",
             Self::Text(_) => "string",
             Self::Table(_) => "table",
-            Self::Function(_) => "function",
+            Self::Function(_) | Self::Pdk(..) => "function",
         }
     }
 
@@ -208,7 +237,7 @@ impl<'a> Value<'a> {
                 }
                 Ok(())
             }
-            Self::Table(_) | Self::Function(_) => Err(RenderError(format!("a {} has no text", self.kind()))),
+            Self::Table(_) | Self::Function(_) | Self::Pdk(..) => Err(RenderError(format!("a {} has no text", self.kind()))),
             _ => {
                 out.extend_from_slice(&self.shown());
                 Ok(())
@@ -224,7 +253,7 @@ impl<'a> Value<'a> {
             Self::Bool(false) => Cow::Borrowed(b"false"),
             Self::Number(n) => Cow::Owned(functions::number_text(*n).into_bytes()),
             Self::Text(text) => Cow::Borrowed(text),
-            Self::Table(_) | Self::Function(_) => Cow::Borrowed(self.kind().as_bytes()),
+            Self::Table(_) | Self::Function(_) | Self::Pdk(..) => Cow::Borrowed(self.kind().as_bytes()),
         }
     }
 
@@ -251,6 +280,8 @@ impl<'a> Value<'a> {
                 Value::Number(n) if *n >= 1.0 && n.fract() == 0.0 => list.get(*n as usize - 1).cloned().unwrap_or(Value::Nil),
                 _ => Value::Nil,
             },
+            Self::Table(Table::Made(made)) => made.iter().find(|(at, _)| equal(at, key)).map_or(Value::Nil, |(_, item)| item.clone()),
+            Self::Table(Table::Pdk(x, table)) => name.map_or(Value::Nil, |name| pdk::member(x, table, name)),
             Self::Table(Table::Captures(captures)) => capture(captures, key, name),
             Self::Table(Table::Headers(headers)) => name.map_or(Value::Nil, |name| header(headers, name)),
             Self::Table(Table::Query(query)) => name.map_or(Value::Nil, |name| argument(query, name)),
@@ -270,14 +301,14 @@ fn capture<'a>(captures: &'a Captures, key: &Value, name: Option<&str>) -> Value
 }
 
 /// `_` in the name may stand for `-`.
-fn header<'a>(headers: &'a Headers, name: &str) -> Value<'a> {
+pub fn header<'a>(headers: &'a Headers, name: &str) -> Value<'a> {
     let wanted = |field: &[u8]| {
         field.len() == name.len() && field.iter().zip(name.bytes()).all(|(a, b)| a.eq_ignore_ascii_case(&b) || (b == b'_' && *a == b'-'))
     };
     one_or_list(headers.iter().filter(|(field, _)| wanted(field)).map(|(_, value)| Value::text(value)).collect())
 }
 
-fn argument<'a>(query: &'a str, name: &str) -> Value<'a> {
+pub fn argument<'a>(query: &'a str, name: &str) -> Value<'a> {
     let pairs = query.split('&').filter(|pair| !pair.is_empty()).map(|pair| match pair.split_once('=') {
         Some((name, value)) => (name, Some(value)),
         None => (pair, None),

@@ -90,7 +90,7 @@ impl Plugin for RequestTransformer {
 
     async fn access(&self, x: &mut Exchange) -> Flow {
         let kind = Kind::of(&x.request.headers);
-        let view = View { headers: &x.request.headers, query: x.query(), captures: &x.captures };
+        let view = View { headers: &x.request.headers, query: x.query(), captures: &x.captures, exchange: None };
         let uri = self.uri.render(&view).map_err(failed)?;
         let headers = self.headers.render(&view).map_err(failed)?;
         let body = if kind.is_some() { self.body.render(&view).map_err(failed)? } else { None };

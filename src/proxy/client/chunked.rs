@@ -3,7 +3,7 @@
 use bytes::{Bytes, BytesMut};
 
 use crate::http::Headers;
-use crate::proxy::client::head::is_token;
+use crate::http::syntax::is_token;
 
 /// Longest line of a chunk's size with its extensions, and longest trailer field.
 const MAX_LINE: usize = 4096;
@@ -80,11 +80,7 @@ impl Decoder {
         self.trailer_bytes += line.len();
         let colon = memchr::memchr(b':', line).ok_or("bad trailer field")?;
         let (name, value) = (&line[..colon], line[colon + 1..].trim_ascii());
-        if self.trailer_bytes > MAX_TRAILERS
-            || name.is_empty()
-            || !name.iter().all(|b| is_token(*b))
-            || value.iter().any(|b| *b < 0x20 && *b != b'\t')
-        {
+        if self.trailer_bytes > MAX_TRAILERS || name.is_empty() || !is_token(name) || value.iter().any(|b| *b < 0x20 && *b != b'\t') {
             return Err("bad trailer field");
         }
         self.trailers.append(name, value);

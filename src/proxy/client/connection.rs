@@ -1,16 +1,19 @@
 //! One connection to an upstream: send a request, read the head of its answer.
 
 use std::future::{Future, poll_fn};
+use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
 use bytes::BytesMut;
+use nix::errno::Errno;
+use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWrite};
 
 use crate::http::{Body, Response};
-use crate::proxy::client::deadline::Deadline;
 use crate::proxy::client::head::{self, Framing, Parsed};
 use crate::proxy::client::{Ask, Failure};
+use crate::proxy::deadline::Deadline;
 use crate::proxy::stream::Stream;
 use crate::snapshot::Timeouts;
 
@@ -70,6 +73,18 @@ impl Connection {
         }
         let mut byte = [0];
         self.input.is_empty() && matches!(self.stream.tcp().try_read(&mut byte), Err(e) if e.kind() == std::io::ErrorKind::WouldBlock)
+    }
+
+    /// Whether the upstream has closed the connection, as the system knows it at this moment and not as the last look at all
+    /// connections found it.
+    pub fn is_closed_now(&self) -> bool {
+        let mut byte = [0];
+        match recv(self.stream.tcp().as_raw_fd(), &mut byte, MsgFlags::MSG_PEEK | MsgFlags::MSG_DONTWAIT) {
+            Err(Errno::EAGAIN) => false,
+            // over TLS something may have come that is no part of an answer
+            Ok(1..) => matches!(self.stream, Stream::Tcp(_)),
+            Ok(0) | Err(_) => true,
+        }
     }
 
     pub(super) fn into_parts(self) -> (Stream, BytesMut) {

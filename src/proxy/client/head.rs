@@ -3,6 +3,7 @@
 //! As tolerant as nginx where upstreams are known to be sloppy (line feeds alone, a field without a colon, a missing reason
 //! phrase), as strict as it must be where the framing of the body is at stake.
 
+use crate::http::syntax::{is_value, token_length};
 use crate::http::{Headers, Response};
 
 /// Longest head that is read.
@@ -50,7 +51,7 @@ pub fn parse(bytes: &[u8], head: bool, response: &mut Response) -> Result<Option
         fields.read(line, &mut response.headers)?;
     }
     response.status = status;
-    response.reason = (reason != standard_reason(status)).then(|| reason.into());
+    response.reason = ((status, reason) != (200, "OK") && reason != standard_reason(status)).then(|| reason.into());
     Ok(Some(Parsed { len: lines.at, framing: fields.framing(head, status, version)?, keep_alive: fields.keep_alive }))
 }
 
@@ -67,7 +68,7 @@ fn status_line_parts(line: &[u8]) -> Result<(u8, u16, &str), &'static str> {
     }
     let status = digits.iter().fold(0, |n, d| n * 10 + u16::from(d - b'0'));
     let reason = rest.strip_prefix(b" ").unwrap_or(rest);
-    if reason.iter().any(|b| *b < 0x20 && *b != b'\t' || *b == 0x7f) {
+    if !is_value(reason) {
         return Err("control character in the reason phrase");
     }
     Ok((version, status, std::str::from_utf8(reason).unwrap_or_default()))
@@ -83,14 +84,15 @@ struct Fields {
 
 impl Fields {
     fn read(&mut self, line: &[u8], headers: &mut Headers) -> Result<(), &'static str> {
-        let (name, value) = match memchr::memchr(b':', line) {
-            Some(at) => (&line[..at], line[at + 1..].trim_ascii()),
-            None => (line, &b""[..]),
+        let (name, rest) = line.split_at(token_length(line));
+        let value = match rest {
+            [b':', value @ ..] => value.trim_ascii(),
+            rest => rest,
         };
-        if name.is_empty() || !name.iter().all(|b| is_token(*b)) {
+        if name.is_empty() || !rest.is_empty() && rest[0] != b':' {
             return Err("bad field name");
         }
-        if value.iter().any(|b| (*b < 0x20 && *b != b'\t') || *b == 0x7f) {
+        if !is_value(value) {
             return Err("control character in a field");
         }
         match name.len() {
@@ -119,7 +121,7 @@ impl Fields {
             }
             _ => {}
         }
-        headers.append(name, value);
+        headers.append_checked(name, value);
         Ok(())
     }
 
@@ -166,11 +168,6 @@ impl<'a> Lines<'a> {
         let line = &rest[..end];
         Ok(Some(line.strip_suffix(b"\r").unwrap_or(line)))
     }
-}
-
-/// Whether a byte may stand in a token (RFC 9110, section 5.6.2).
-pub fn is_token(byte: u8) -> bool {
-    matches!(byte, b'!' | b'#'..=b'\'' | b'*' | b'+' | b'-' | b'.' | b'^' | b'_' | b'`' | b'|' | b'~') || byte.is_ascii_alphanumeric()
 }
 
 fn standard_reason(status: u16) -> &'static str {

@@ -11,7 +11,6 @@
 pub mod body;
 pub mod chunked;
 pub mod connection;
-pub mod deadline;
 pub mod head;
 pub mod pool;
 
@@ -84,6 +83,8 @@ pub struct Ask {
     pub head: bool,
     /// The request asks to switch protocols.
     pub upgrade: bool,
+    /// The request must not be sent twice.
+    pub once: bool,
 }
 
 /// Limits of the pool, as in `upstream_keepalive_*`.
@@ -124,7 +125,7 @@ impl Client {
         response: &mut Response,
     ) -> Result<(), Failed> {
         let key = Key::of(&ask.origin);
-        let mut connection = match self.pool.take(&key) {
+        let mut connection = match self.pool.take(&key, ask.once) {
             Some(connection) => connection,
             None => match connect(&ask.origin, ask.timeouts.connect).await {
                 Ok(stream) => Box::new(Connection::new(stream)),

@@ -32,12 +32,16 @@ impl Pool {
         Self { limits, idle: RefCell::default() }
     }
 
-    /// An idle connection that is still open.
-    pub fn take(&self, key: &Key) -> Option<Box<Connection>> {
+    /// An idle connection that is still open. For a request that must not be sent twice (`once`) the system is asked as well:
+    /// on a connection that was just closed it would be lost.
+    pub fn take(&self, key: &Key, once: bool) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(key)?;
         while let Some((since, connection)) = connections.pop() {
-            if self.limits.idle_timeout.is_none_or(|limit| since.elapsed() < limit) && connection.is_open() {
+            if self.limits.idle_timeout.is_none_or(|limit| since.elapsed() < limit)
+                && connection.is_open()
+                && !(once && connection.is_closed_now())
+            {
                 return Some(connection);
             }
         }

@@ -18,27 +18,34 @@ pub struct Added {
     pub request_id: bool,
 }
 
-/// Removes what the upstream meant for the gateway alone, and adds what says that the gateway was there.
-pub fn proxied(x: &mut Exchange, added: &Added, product: &str, te_trailers: bool) {
+/// Removes what the upstream meant for the gateway alone, before plugins see the answer.
+pub fn clean(x: &mut Exchange, added: &Added, te_trailers: bool) {
     let headers = &mut x.response.headers;
     let status = x.response.status;
     strip_hop_by_hop(headers, status == 101, te_trailers);
+    if added.upstream_status {
+        headers.set("X-Kong-Upstream-Status", itoa::Buffer::new().format(status));
+    }
+}
+
+/// Says that the gateway was there, in an upstream's answer.
+pub fn proxied(x: &mut Exchange, added: &Added, product: &str) {
+    let headers = &mut x.response.headers;
     charset(headers);
     if added.server && !headers.contains("server") {
         headers.append("Server", product);
     }
     if added.via {
-        let mut via = Vec::with_capacity(32);
-        for value in headers.get_all("via") {
-            via.extend_from_slice(value);
-            via.extend_from_slice(b", ");
+        if headers.contains("via") {
+            let mut via: Vec<&[u8]> = headers.get_all("via").collect();
+            let own = [b"1.1 ", product.as_bytes()].concat();
+            via.push(&own);
+            let via = via.join(&b", "[..]);
+            headers.set("Via", via);
+        } else {
+            headers.append("Via", "1.1 ");
+            headers.extend("Via", product.as_bytes());
         }
-        via.extend_from_slice(b"1.1 ");
-        via.extend_from_slice(product.as_bytes());
-        headers.set("Via", via);
-    }
-    if added.upstream_status {
-        headers.set("X-Kong-Upstream-Status", itoa::Buffer::new().format(status));
     }
 }
 
@@ -64,22 +71,22 @@ pub fn own(x: &mut Exchange, added: &Added, product: &str, tried: bool) {
 pub fn latencies(x: &mut Exchange, added: &Added, tried: bool) {
     let started = x.timing.started;
     let mut buffer = itoa::Buffer::new();
-    let mut milliseconds = |d: Duration| buffer.format(d.as_millis() as u64).to_owned();
     let headers = &mut x.response.headers;
+    let mut tell = |name: &str, d: Duration| headers.set(name, buffer.format(d.as_millis() as u64));
     if tried {
         let upstream = x.timing.upstream_started.unwrap_or_else(std::time::Instant::now);
         if added.upstream_latency {
             let end = x.timing.upstream_headers.unwrap_or_else(std::time::Instant::now);
-            headers.set("X-Kong-Upstream-Latency", milliseconds(end.duration_since(upstream)));
+            tell("X-Kong-Upstream-Latency", end.duration_since(upstream));
         }
         if added.proxy_latency {
-            headers.set("X-Kong-Proxy-Latency", milliseconds(upstream.duration_since(started)));
+            tell("X-Kong-Proxy-Latency", upstream.duration_since(started));
         }
     } else if added.response_latency {
-        headers.set("X-Kong-Response-Latency", milliseconds(started.elapsed()));
+        tell("X-Kong-Response-Latency", started.elapsed());
     }
     if added.request_id {
-        headers.set("X-Kong-Request-Id", x.request_id.0);
+        x.response.headers.set("X-Kong-Request-Id", x.request_id.0);
     }
 }
 
@@ -104,11 +111,8 @@ fn strip_hop_by_hop(headers: &mut Headers, switched: bool, te_trailers: bool) {
 fn charset(headers: &mut Headers) {
     const TYPES: [&[u8]; 6] =
         [b"text/html", b"text/plain", b"text/xml", b"application/javascript", b"application/rss+xml", b"text/vnd.wap.wml"];
-    if let Some(value) = headers.get("content-type")
-        && TYPES.iter().any(|t| value.eq_ignore_ascii_case(t))
-    {
-        let value = [value, b"; charset=UTF-8"].concat();
-        headers.set("Content-Type", value);
+    if headers.get("content-type").is_some_and(|value| TYPES.iter().any(|t| value.eq_ignore_ascii_case(t))) {
+        headers.extend("Content-Type", b"; charset=UTF-8");
     }
 }
 

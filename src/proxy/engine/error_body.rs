@@ -125,7 +125,7 @@ pub fn render(reply: Reply, form: Form, request_id: &RequestId, templates: &Temp
     }
     let message = match body {
         ReplyBody::Bytes(bytes) => return put_body(response, bytes),
-        ReplyBody::Empty => return put_body(response, Bytes::new()),
+        ReplyBody::Empty | ReplyBody::InPlace => return put_body(response, Bytes::new()),
         ReplyBody::Message(message) => message,
         ReplyBody::Default => default_message(status),
     };
@@ -189,6 +189,7 @@ pub fn default_message(status: u16) -> String {
         429 => "Too many requests",
         431 => "Request header fields too large",
         451 => "Unavailable for legal reasons",
+        497 => "The plain HTTP request was sent to HTTPS port",
         494 => "Request header or cookie too large",
         500 => "An unexpected error occurred",
         501 => "Not implemented",

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use crate::http::headers::Line;
 use crate::http::{Body, Headers, Request};
 use crate::plugin::Exchange;
 
@@ -38,6 +39,8 @@ impl Framing {
 /// Writes the head of the forwarded request.
 pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
     let request = &x.request;
+    // what is added here beside the fields is about as much as this
+    out.reserve(request.headers.size() + x.upstream.target.len() + 512);
     put(out, &[request.method.as_str().as_bytes(), b" ", x.upstream.target.as_bytes(), b" HTTP/1.1\r\nHost: ", forward.host.as_bytes()]);
     match forward.upgrade {
         Some(protocol) => put(out, &[b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: ", protocol, b"\r\n"]),
@@ -45,10 +48,10 @@ pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
     }
     let named = Named::of(&request.headers);
     let mut te_trailers = false;
-    for (name, value) in request.headers.iter() {
+    for Line { name, value, bytes } in request.headers.lines() {
         match fate(name) {
             Fate::Kept if named.has(name) => {}
-            Fate::Kept => put(out, &[name, b": ", value, b"\r\n"]),
+            Fate::Kept => out.extend_from_slice(bytes),
             Fate::Te => te_trailers |= value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")),
             Fate::Dropped => {}
         }
@@ -79,15 +82,17 @@ pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
 fn forwarded(x: &Exchange, out: &mut Vec<u8>) {
     let headers = &x.request.headers;
     let sent = |name: &'static str| headers.get(name).filter(|_| x.client.trusted);
-    let mut address = Address { bytes: [0; 46] };
-    put(out, &[b"X-Real-IP: ", address.text(x.client.ip), b"\r\nX-Forwarded-For: "]);
+    out.extend_from_slice(b"X-Real-IP: ");
+    write_address(x.client.ip, out);
+    out.extend_from_slice(b"\r\nX-Forwarded-For: ");
     let mut chain = false;
     for value in headers.get_all("x-forwarded-for") {
         put(out, &[value, b", "]);
         chain = true;
     }
     let last = if chain { x.client.peer.ip() } else { x.client.ip };
-    put(out, &[address.text(last), b"\r\nX-Forwarded-Proto: ", sent("x-forwarded-proto").unwrap_or(x.client.scheme.as_bytes())]);
+    write_address(last, out);
+    put(out, &[b"\r\nX-Forwarded-Proto: ", sent("x-forwarded-proto").unwrap_or(x.client.scheme.as_bytes())]);
     let host = headers.get("host").unwrap_or_default();
     put(out, &[b"\r\nX-Forwarded-Host: ", sent("x-forwarded-host").unwrap_or_else(|| without_port(host)), b"\r\nX-Forwarded-Port: "]);
     let mut port = itoa::Buffer::new();
@@ -95,6 +100,22 @@ fn forwarded(x: &Exchange, out: &mut Vec<u8>) {
     put(out, &[sent("x-forwarded-path").unwrap_or_else(|| x.request.raw_path().as_bytes()), b"\r\n"]);
     if let Some(prefix) = sent("x-forwarded-prefix").or(x.upstream.prefix.as_deref().map(str::as_bytes)) {
         put(out, &[b"X-Forwarded-Prefix: ", prefix, b"\r\n"]);
+    }
+}
+
+/// An address as text; those of version 4 without the machinery of formatting.
+fn write_address(ip: std::net::IpAddr, out: &mut Vec<u8>) {
+    match ip {
+        std::net::IpAddr::V4(ip) => {
+            let mut buffer = itoa::Buffer::new();
+            for (at, octet) in ip.octets().into_iter().enumerate() {
+                if at > 0 {
+                    out.push(b'.');
+                }
+                out.extend_from_slice(buffer.format(octet).as_bytes());
+            }
+        }
+        std::net::IpAddr::V6(ip) => write!(out, "{ip}").expect("a Vec takes everything"),
     }
 }
 
@@ -109,20 +130,6 @@ pub fn without_port(host: &[u8]) -> &[u8] {
     match memchr::memrchr(b':', host) {
         Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
         _ => host,
-    }
-}
-
-/// An address as text, without allocating.
-struct Address {
-    bytes: [u8; 46],
-}
-
-impl Address {
-    fn text(&mut self, ip: std::net::IpAddr) -> &[u8] {
-        let mut rest = &mut self.bytes[..];
-        write!(rest, "{ip}").expect("46 bytes hold any address");
-        let left = rest.len();
-        &self.bytes[..46 - left]
     }
 }
 

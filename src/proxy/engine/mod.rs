@@ -5,12 +5,14 @@
 //!
 //! | module | what it holds |
 //! |---|---|
+//! | [`access_log`] | a line for each request |
 //! | [`answer`] | header rules of answers |
 //! | [`error_body`] | bodies of the gateway's own answers |
 //! | [`forward`] | the head of the forwarded request |
 //! | [`real_ip`] | who the client is behind trusted peers |
 //! | [`tries`] | target, connection, retries |
 
+mod access_log;
 pub mod answer;
 pub mod error_body;
 pub mod forward;
@@ -26,9 +28,12 @@ use std::time::Instant;
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
-use crate::http::{Headers, Request, Response};
-use crate::plugin::exchange::{Client as ClientAddress, RequestId, Sizes, Source};
-use crate::plugin::{Exchange, Instance, Phases, Reply};
+use crate::http::{Request, Response};
+use crate::plugin::exchange::{Client as ClientAddress, RequestId, Source};
+use crate::plugin::files::File;
+use crate::plugin::reply::ReplyBody;
+use crate::plugin::world::Nothing;
+use crate::plugin::{Exchange, Instance, Phases, Reply, World};
 use crate::proxy::client::Client;
 use crate::proxy::handler::{Connection, End, Handler};
 use crate::router::normalize;
@@ -52,6 +57,8 @@ pub struct Terms {
     pub request_buffer: usize,
     /// Largest request body; 0 is no limit.
     pub max_body_size: u64,
+    /// The file for a line per request.
+    pub access_log: Option<Arc<File>>,
 }
 
 /// The engine of one worker.
@@ -63,6 +70,8 @@ pub struct Engine {
     ids: Cell<[u64; 2]>,
     /// Exchanges whose memory is used again.
     spare: RefCell<Spare>,
+    /// What these hold meanwhile, so that an old configuration is not kept by them.
+    nothing: Arc<dyn World>,
 }
 
 /// Boxed, because servers hold an exchange across awaits and it is large.
@@ -74,6 +83,8 @@ type Spare = Vec<Box<Exchange>>;
 enum Answered {
     /// By an upstream.
     Upstream,
+    /// By a plugin that keeps what an upstream answered earlier.
+    Kept,
     /// By the gateway, after an upstream was tried.
     Tried,
     /// By the gateway, before.
@@ -83,7 +94,7 @@ enum Answered {
 impl Engine {
     pub fn new(terms: Arc<Terms>, snapshot: Arc<ArcSwap<Snapshot>>, client: Rc<Client>, draining: Arc<AtomicBool>) -> Self {
         let seed: [u64; 2] = [rand::random(), rand::random::<u64>() | 1];
-        Self { terms, snapshot, client, draining, ids: Cell::new(seed), spare: RefCell::default() }
+        Self { terms, snapshot, client, draining, ids: Cell::new(seed), spare: RefCell::default(), nothing: Arc::new(Nothing) }
     }
 
     /// 128 bits that no other request has.
@@ -94,10 +105,12 @@ impl Engine {
         a = a.rotate_left(24) ^ b ^ (b << 16);
         b = b.rotate_left(37);
         self.ids.set([a, b]);
+        let bytes = (u128::from(a.wrapping_add(b)) << 64 | u128::from(a)).to_be_bytes();
         let mut id = [0; 32];
-        for (i, digit) in id.iter_mut().enumerate() {
-            let word = if i < 16 { a.wrapping_add(b) } else { a };
-            *digit = b"0123456789abcdef"[(word >> ((i % 16) * 4)) as usize & 15];
+        for (digits, byte) in id.chunks_exact_mut(2).zip(bytes) {
+            const DIGITS: &[u8; 16] = b"0123456789abcdef";
+            digits[0] = DIGITS[usize::from(byte >> 4)];
+            digits[1] = DIGITS[usize::from(byte & 15)];
         }
         RequestId(id)
     }
@@ -164,22 +177,23 @@ impl Engine {
 
     /// Completes `x.response`: headers that the gateway adds, header filters.
     fn complete(&self, x: &mut Exchange, answered: Answered) {
-        let tried = answered != Answered::Gateway;
-        match answered {
-            Answered::Upstream => {
-                x.source = Source::Upstream;
-                let te_trailers = x.request.headers.contains("te");
-                answer::proxied(x, &self.terms.added, &self.terms.product, te_trailers);
-            }
-            Answered::Tried | Answered::Gateway => {
-                x.source = Source::Gateway;
-                answer::own(x, &self.terms.added, &self.terms.product, tried);
-            }
+        if answered == Answered::Upstream {
+            x.source = Source::Upstream;
+            let te_trailers = x.request.headers.contains("te");
+            answer::clean(x, &self.terms.added, te_trailers);
+        } else {
+            x.source = Source::Gateway;
         }
         for_chosen(x, Phases::HEADER_FILTER, Instance::header_filter);
         let rewritten = x.chosen.iter().any(|i| i.descriptor.changes_body && i.descriptor.phases.has(Phases::BODY_FILTER));
         if rewritten && !x.response.body.is_empty() {
             x.response.body_will_change();
+        }
+        // what nginx and Kong add comes after the plugins, which do not see it and cannot take it away
+        let tried = answered != Answered::Gateway;
+        match answered {
+            Answered::Upstream | Answered::Kept => answer::proxied(x, &self.terms.added, &self.terms.product),
+            Answered::Tried | Answered::Gateway => answer::own(x, &self.terms.added, &self.terms.product, tried),
         }
         answer::latencies(x, &self.terms.added, tried);
         if self.terms.allow_debug_header && x.request.headers.contains("kong-debug") {
@@ -196,34 +210,31 @@ impl Engine {
 impl Handler for Engine {
     fn begin(&self, request: Request, connection: &Rc<Connection>) -> Box<Exchange> {
         let snapshot = self.snapshot.load_full();
-        let sizes =
-            Sizes { request: head_size(request.target.len(), &request.headers) + request.body.length().unwrap_or(0), ..Sizes::default() };
         let mut client: ClientAddress = connection.client.clone();
-        self.terms.real_ip.apply(&mut client, &request.headers);
+        self.terms.real_ip.apply(&mut client, connection.proxied.map(|(from, _)| from), &request.headers);
         let id = self.request_id();
-        let mut exchange = match self.spare.borrow_mut().pop() {
+        match self.spare.borrow_mut().pop() {
             Some(mut exchange) => {
                 exchange.restart(request, client, snapshot, id);
                 exchange
             }
             None => Box::new(Exchange::new(request, client, snapshot, id)),
-        };
-        exchange.size = sizes;
-        exchange
+        }
     }
 
     async fn respond(&self, x: &mut Exchange) {
         let world = Arc::clone(&x.world);
         let Some(snapshot) = world.as_any().downcast_ref::<Snapshot>() else { return };
         let mut answered = Answered::Gateway;
-        if let Err(failed) = self.answer(x, snapshot, &mut answered).await {
-            self.render(x, failed);
+        match self.answer(x, snapshot, &mut answered).await {
+            Ok(()) => {}
+            Err(failed) if failed.reply.body == ReplyBody::InPlace => answered = Answered::Kept,
+            Err(failed) => self.render(x, failed),
         }
         self.complete(x, answered);
     }
 
     fn filter(&self, x: &mut Exchange, chunk: &mut Bytes, last: bool) {
-        x.size.response_body += chunk.len() as u64;
         if last && x.source == Source::Upstream {
             x.timing.upstream_finished = Some(Instant::now());
         }
@@ -235,9 +246,15 @@ impl Handler for Engine {
 
     fn finish(&self, mut x: Box<Exchange>, _end: End) -> Request {
         x.timing.finished = Some(Instant::now());
-        x.size.response = head_size(x.response.reason.as_deref().map_or(2, str::len), &x.response.headers) + x.size.response_body;
+        if x.response.status == 0 {
+            // nginx's own: the client was gone before there was an answer
+            x.response.status = 499;
+        }
         for_chosen(&mut x, Phases::LOG, Instance::log);
-        let request = x.clear();
+        if let Some(file) = &self.terms.access_log {
+            file.append(access_log::line(&x), false);
+        }
+        let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();
         if spare.len() < 64 {
             spare.push(x);
@@ -249,7 +266,7 @@ impl Handler for Engine {
         let mut response = Response::default();
         let id = self.request_id();
         let form = Form::of(request, Fallback::ContentTypeOr(self.terms.error_default_form));
-        let status_sent = if status == 494 { 400 } else { status };
+        let status_sent = if matches!(status, 494 | 497) { 400 } else { status };
         let reply = Reply::error(status_sent, error_body::default_message(status));
         error_body::render(reply, form, &id, &self.terms.templates, &mut response);
         if matches!(status, 501 | 505) {
@@ -273,13 +290,6 @@ impl Handler for Engine {
     fn draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
     }
-}
-
-/// About as many bytes as a head takes on the wire: its first line and its fields.
-fn head_size(first_line: usize, headers: &Headers) -> u64 {
-    const FIXED: usize = "GET  HTTP/1.1\r\n\r\n".len();
-    let fields: usize = headers.iter().map(|(name, value)| name.len() + value.len() + 4).sum();
-    (FIXED + first_line + fields) as u64
 }
 
 /// Runs a hook of every chosen plugin that has it.

@@ -11,9 +11,18 @@ use crate::plugin::exchange::Client;
 #[derive(Clone, Debug, Default)]
 pub struct RealIp {
     pub trusted: Vec<IpNet>,
-    /// Name of the header field; `None` leaves the peer's address.
-    pub header: Option<String>,
+    pub source: Source,
     pub recursive: bool,
+}
+
+/// Where a trusted peer says the client's address.
+#[derive(Clone, Debug, Default)]
+pub enum Source {
+    /// In the PROXY header before the connection's first byte.
+    #[default]
+    ProxyProtocol,
+    /// In the field of this name.
+    Header(String),
 }
 
 impl RealIp {
@@ -23,9 +32,19 @@ impl RealIp {
     }
 
     /// Sets `trusted` and, where the peer is, `ip`.
-    pub fn apply(&self, client: &mut Client, headers: &Headers) {
+    /// `proxied` is the client that the PROXY header named.
+    pub fn apply(&self, client: &mut Client, proxied: Option<SocketAddr>, headers: &Headers) {
         client.trusted = !self.trusted.is_empty() && self.trusts(client.peer.ip());
-        let Some(name) = self.header.as_deref().filter(|_| client.trusted) else { return };
+        if !client.trusted {
+            return;
+        }
+        let name = match &self.source {
+            Source::Header(name) => name,
+            Source::ProxyProtocol => {
+                client.ip = proxied.map_or(client.ip, |address| address.ip());
+                return;
+            }
+        };
         let values: Vec<&str> = headers.get_all(name).filter_map(|v| std::str::from_utf8(v).ok()).flat_map(|v| v.split(',')).collect();
         for value in values.iter().rev() {
             let Some(ip) = address(value.trim()) else { return };
@@ -45,14 +64,14 @@ fn address(text: &str) -> Option<IpAddr> {
 
 #[cfg(test)]
 mod tests {
-    use super::RealIp;
+    use super::{RealIp, Source};
     use crate::http::Headers;
     use crate::plugin::exchange::Client;
 
     fn client_ip(recursive: bool, forwarded: &str) -> String {
         let real_ip = RealIp {
             trusted: vec!["127.0.0.0/8".parse().unwrap(), "10.0.0.0/8".parse().unwrap()],
-            header: Some("X-Forwarded-For".into()),
+            source: Source::Header("X-Forwarded-For".into()),
             recursive,
         };
         let peer = "127.0.0.1:9".parse().unwrap();
@@ -67,7 +86,7 @@ mod tests {
         };
         let mut headers = Headers::new();
         headers.append("X-Forwarded-For", forwarded);
-        real_ip.apply(&mut client, &headers);
+        real_ip.apply(&mut client, None, &headers);
         client.ip.to_string()
     }
 

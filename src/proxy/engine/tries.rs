@@ -1,6 +1,6 @@
 //! Target, connection, retries: from a request that may go upstream to the head of an answer.
 
-use std::time::{Instant, SystemTime};
+use std::time::Instant;
 
 use crate::balancer::Outcome;
 use crate::http::{Body, BodyError, Method};
@@ -14,7 +14,8 @@ use crate::snapshot::{Picked, ServiceEntry, Snapshot};
 impl Engine {
     /// Sends the request upstream, to another target where one fails, until there is the head of an answer.
     pub(super) async fn proxy(&self, x: &mut Exchange, snapshot: &Snapshot, service: &ServiceEntry) -> Result<(), Failed> {
-        x.timing.upstream_started = Some(Instant::now());
+        let begun = Instant::now();
+        x.timing.upstream_started = Some(begun);
         if x.route.as_ref().is_none_or(|r| r.request_buffering) {
             x.request.body.buffer(self.terms.request_buffer).await.map_err(|e| Failed::proxy(refused_body(&e)))?;
         }
@@ -25,28 +26,30 @@ impl Engine {
         let mut left = service.retries;
         let mut picking = snapshot.picking(x, service);
         loop {
-            let asked = Instant::now();
+            let asked = if x.tries.is_empty() { begun } else { Instant::now() };
             let picked = match picking.next(x).await {
                 Ok(picked) => picked,
                 Err(reply) if x.tries.is_empty() => return Err(reply.into()),
                 Err(_) => return Err(Failed::proxy(Reply::status(503))),
             };
+            let sending = Instant::now();
             x.tries.push(Try {
-                ip: picked.address.ip().to_string(),
+                ip: picked.address.ip(),
                 port: picked.address.port(),
-                started_at: SystemTime::now(),
-                balancer: asked.elapsed(),
+                started_at: x.timing.time_of_day(sending),
+                balancer: sending.duration_since(asked),
                 failure: None,
                 status: None,
             });
             let failed = match self.attempt(x, service, &picked, upgrade.as_deref(), framing, body).await {
                 Ok(()) => {
-                    x.timing.upstream_headers = Some(Instant::now());
+                    let answered = Instant::now();
+                    x.timing.upstream_headers = Some(answered);
                     let status = x.response.status;
                     if let Some(last) = x.tries.last_mut() {
                         last.status = Some(status);
                     }
-                    picking.report(&picked, Outcome::Status(status), Some(asked.elapsed()));
+                    picking.report(&picked, Outcome::Status(status), Some(answered.duration_since(asked)));
                     if let Some(cookie) = &picking.set_cookie {
                         x.response.headers.append("Set-Cookie", cookie);
                     }
@@ -62,7 +65,7 @@ impl Engine {
                 picking.report(&picked, outcome, None);
             }
             if let Some(last) = x.tries.last_mut() {
-                last.failure = Some((if left > 0 { "next" } else { "failed" }, status));
+                last.failure = Some(status);
             }
             let again = match failed.body {
                 Some(again) if left > 0 && (!sent || idempotent) && retryable(&failed.failure) => again,
@@ -93,6 +96,7 @@ impl Engine {
             timeouts: service.timeouts,
             head: x.request.method == Method::Head,
             upgrade: upgrade.is_some(),
+            once: matches!(x.request.method, Method::Post | Method::Patch),
         };
         loop {
             let mut response = std::mem::take(&mut x.response);
@@ -101,9 +105,7 @@ impl Engine {
             let sent = self.client.send(&ask, |out| write_head(x, &forward, out), body, framing == Framing::Chunked, &mut response).await;
             x.response = response;
             match sent {
-                Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) })
-                    if x.request.method != Method::Post && x.request.method != Method::Patch =>
-                {
+                Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) }) if !ask.once => {
                     body = again;
                 }
                 sent => return sent,

@@ -3,10 +3,19 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use parking_lot::Mutex;
+
 /// Counters of all workers. Each worker writes its own, so that no cache line is fought for.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Counters {
-    workers: Box<[WorkerCounters]>,
+    all: Mutex<All>,
+}
+
+#[derive(Debug, Default)]
+struct All {
+    workers: Vec<Arc<WorkerCounters>>,
+    /// What workers counted that have ended.
+    ended: Totals,
 }
 
 #[derive(Debug, Default)]
@@ -38,20 +47,39 @@ pub struct Totals {
 }
 
 impl Counters {
-    pub fn new(workers: usize) -> Arc<Self> {
-        Arc::new(Self { workers: (0..workers.max(1)).map(|_| WorkerCounters::default()).collect() })
+    /// The counters of a new worker.
+    pub fn tally(&self) -> Tally {
+        let own = Arc::new(WorkerCounters::default());
+        let mut all = self.all.lock();
+        let All { workers, ended } = &mut *all;
+        workers.retain(|worker| {
+            let alive = Arc::strong_count(worker) > 1;
+            if !alive {
+                ended.add(worker);
+            }
+            alive
+        });
+        workers.push(Arc::clone(&own));
+        Tally { own }
     }
 
     pub fn totals(&self) -> Totals {
-        let sum = |of: fn(&WorkerCounters) -> &AtomicU64| self.workers.iter().map(|w| of(w).load(Ordering::Relaxed)).sum();
-        Totals {
-            accepted: sum(|w| &w.accepted),
-            active: sum(|w| &w.active),
-            reading: sum(|w| &w.reading),
-            writing: sum(|w| &w.writing),
-            waiting: sum(|w| &w.waiting),
-            requests: sum(|w| &w.requests),
-        }
+        let all = self.all.lock();
+        let mut totals = all.ended;
+        all.workers.iter().for_each(|worker| totals.add(worker));
+        totals
+    }
+}
+
+impl Totals {
+    fn add(&mut self, worker: &WorkerCounters) {
+        let read = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        self.accepted += read(&worker.accepted);
+        self.active += read(&worker.active);
+        self.reading += read(&worker.reading);
+        self.writing += read(&worker.writing);
+        self.waiting += read(&worker.waiting);
+        self.requests += read(&worker.requests);
     }
 }
 
@@ -67,26 +95,20 @@ pub enum Phase {
 }
 
 /// One worker's hand on its counters.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct Tally {
-    counters: Arc<Counters>,
-    worker: usize,
+    own: Arc<WorkerCounters>,
 }
 
 impl Tally {
-    /// For the worker with this number, from 0.
-    pub fn new(counters: &Arc<Counters>, worker: usize) -> Self {
-        Self { counters: Arc::clone(counters), worker: worker % counters.workers.len() }
-    }
-
     pub fn opened(&self) {
-        add(&self.own().accepted, 1);
-        add(&self.own().active, 1);
+        add(&self.own.accepted, 1);
+        add(&self.own.active, 1);
         add(self.phase(Phase::Reading), 1);
     }
 
     pub fn closed(&self, phase: Phase) {
-        add(&self.own().active, -1);
+        add(&self.own.active, -1);
         add(self.phase(phase), -1);
     }
 
@@ -98,23 +120,19 @@ impl Tally {
     }
 
     pub fn request(&self) {
-        add(&self.own().requests, 1);
+        add(&self.own.requests, 1);
     }
 
     /// Connections that this worker has open.
     pub fn active(&self) -> u64 {
-        self.own().active.load(Ordering::Relaxed)
-    }
-
-    fn own(&self) -> &WorkerCounters {
-        &self.counters.workers[self.worker]
+        self.own.active.load(Ordering::Relaxed)
     }
 
     fn phase(&self, phase: Phase) -> &AtomicU64 {
         match phase {
-            Phase::Reading => &self.own().reading,
-            Phase::Writing => &self.own().writing,
-            Phase::Waiting => &self.own().waiting,
+            Phase::Reading => &self.own.reading,
+            Phase::Writing => &self.own.writing,
+            Phase::Waiting => &self.own.waiting,
         }
     }
 }
@@ -122,4 +140,25 @@ impl Tally {
 /// Only the worker writes its counters, so that a plain load and store do.
 fn add(counter: &AtomicU64, n: i64) {
     counter.store(counter.load(Ordering::Relaxed).wrapping_add_signed(n), Ordering::Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_an_ended_worker_counted_stays() {
+        let counters = Counters::default();
+        for _ in 0..3 {
+            let tally = counters.tally();
+            tally.opened();
+            tally.request();
+            assert_eq!(counters.totals().active, 1);
+            tally.closed(Phase::Reading);
+        }
+        counters.tally();
+        let totals = counters.totals();
+        assert_eq!((totals.accepted, totals.requests, totals.active, totals.reading), (3, 3, 0, 0));
+        assert_eq!(counters.all.lock().workers.len(), 1);
+    }
 }

@@ -8,15 +8,13 @@ use std::rc::Rc;
 use std::task::Poll;
 use std::time::Duration;
 
-use bytes::BytesMut;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::plugin::exchange::Client;
-use crate::proxy::handler::{Connection, Handler};
-use crate::proxy::server::worker::Watched;
-use crate::proxy::server::{Worker, http1};
-use crate::proxy::stream::Stream;
+use crate::proxy::handler::Handler;
+use crate::proxy::server::Worker;
+use crate::proxy::server::connection::{Port, serve};
+use crate::proxy::server::worker::Listening;
 use crate::settings::Listen;
 
 /// After a failure to accept (no file descriptor is left, ...), in steps up to the second.
@@ -27,31 +25,43 @@ const BACK_OFF: (Duration, Duration) = (Duration::from_millis(10), Duration::fro
 #[derive(Debug)]
 pub struct Bound {
     pub address: SocketAddr,
+    pub listen: Listen,
     sockets: Vec<StdListener>,
 }
 
 impl Bound {
     /// Takes the port for `workers` workers; from here on clients can connect.
     pub fn new(listen: &Listen, workers: usize) -> io::Result<Self> {
-        if !listen.reuseport {
-            let socket = bind(listen.address, listen, true)?;
-            let sockets = (0..workers).map(|_| socket.try_clone()).collect::<io::Result<_>>()?;
-            return Ok(Self { address: socket.local_addr()?, sockets });
+        if listen.reuseport {
+            // with reuseport the system would let two gateways share a port: a socket without it finds out that there is one already
+            drop(bind(listen.address, &Listen { reuseport: false, ..listen.clone() }, false)?);
         }
-        // with reuseport the system would let two gateways share a port: a socket without it finds out that there is one already
-        drop(bind(listen.address, &Listen { reuseport: false, ..listen.clone() }, false)?);
         let first = bind(listen.address, listen, true)?;
-        let address = first.local_addr()?;
-        let mut sockets = vec![first];
-        for _ in 1..workers {
-            sockets.push(bind(address, listen, true)?);
-        }
-        Ok(Self { address, sockets })
+        let mut bound = Self { address: first.local_addr()?, listen: listen.clone(), sockets: vec![first] };
+        bound.resize(workers)?;
+        Ok(bound)
     }
 
-    /// A worker's socket; each is taken once.
-    pub fn take(&mut self) -> Option<StdListener> {
-        self.sockets.pop()
+    /// Makes as many sockets as there are workers. One too many would be given connections that nobody accepts.
+    pub fn resize(&mut self, workers: usize) -> io::Result<()> {
+        let workers = workers.max(1);
+        self.sockets.truncate(workers);
+        while self.sockets.len() < workers {
+            let next = if self.listen.reuseport { bind(self.address, &self.listen, true)? } else { self.sockets[0].try_clone()? };
+            self.sockets.push(next);
+        }
+        Ok(())
+    }
+
+    /// The same sockets again.
+    pub fn try_clone(&self) -> io::Result<Self> {
+        let sockets = self.sockets.iter().map(StdListener::try_clone).collect::<io::Result<_>>()?;
+        Ok(Self { address: self.address, listen: self.listen.clone(), sockets })
+    }
+
+    /// The socket of a worker, from 0.
+    pub fn socket(&self, worker: usize) -> io::Result<StdListener> {
+        self.sockets[worker % self.sockets.len()].try_clone()
     }
 }
 
@@ -76,19 +86,11 @@ fn bind(address: SocketAddr, listen: &Listen, accepting: bool) -> io::Result<Std
     Ok(socket.into())
 }
 
-/// What a listener is for; shared by its connections.
-pub struct Port {
-    /// Address that is listened on.
-    pub address: SocketAddr,
-    /// Whether HTTP/2 without TLS is understood.
-    pub http2: bool,
-}
-
 impl<H: Handler> Worker<H> {
     /// Accepts connections from `socket` until the worker drains.
     pub fn listen(self: &Rc<Self>, socket: StdListener, port: Rc<Port>) -> io::Result<()> {
         let listener = TcpListener::from_std(socket)?;
-        tokio::task::spawn_local(accept(Rc::clone(self), listener, port));
+        tokio::task::spawn_local(accept(Rc::clone(self), listener, port, self.shared.listening()));
         Ok(())
     }
 
@@ -102,7 +104,7 @@ impl<H: Handler> Worker<H> {
     }
 }
 
-async fn accept<H: Handler>(worker: Rc<Worker<H>>, listener: TcpListener, port: Rc<Port>) {
+async fn accept<H: Handler>(worker: Rc<Worker<H>>, listener: TcpListener, port: Rc<Port>, _listening: Listening) {
     let mut back_off = BACK_OFF.0;
     loop {
         let accepted = tokio::select! {
@@ -133,16 +135,4 @@ async fn accept<H: Handler>(worker: Rc<Worker<H>>, listener: TcpListener, port: 
 fn is_of_one_connection(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, Interrupted};
     matches!(error.kind(), ConnectionAborted | ConnectionRefused | ConnectionReset | Interrupted)
-}
-
-async fn serve<H: Handler>(worker: Rc<Worker<H>>, tcp: TcpStream, peer: SocketAddr, port: Rc<Port>, watched: Rc<Watched>) {
-    // small answers are not to wait for the client's acknowledgement of the one before
-    let _ = tcp.set_nodelay(true);
-    let local = match port.address {
-        any if any.ip().is_unspecified() => tcp.local_addr().unwrap_or(any),
-        address => address,
-    };
-    let client = Client { ip: peer.ip(), peer, trusted: false, scheme: "http", local: local.ip(), port: local.port(), tls: None };
-    let connection = Rc::new(Connection { client, proxied: None });
-    http1::serve(&worker, Stream::Tcp(tcp), BytesMut::new(), connection, watched, port.http2).await;
 }

@@ -4,23 +4,30 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`listener`] | sockets, and the loops that accept connections |
+//! | [`connection`] | from a socket to the protocol that is spoken on it |
+//! | [`proxy_protocol`] | what a load balancer in front says of the client |
+//! | [`tls`] | versions, certificates |
 //! | [`worker`] | what the connections of a worker share: clock, time limits, buffers, draining |
 //! | [`counters`] | connections and requests, counted |
 //! | [`date`] | the Date field |
 //! | [`http1`] | HTTP/1.1 and 1.0 |
 //! | [`http2`] | HTTP/2 |
 
+pub mod connection;
 pub mod counters;
 pub mod date;
 pub mod http1;
 pub mod http2;
 pub mod listener;
+pub mod proxy_protocol;
+pub mod tls;
 pub mod worker;
 
 use std::time::Duration;
 
+pub use connection::Port;
 pub use counters::{Counters, Totals};
-pub use listener::{Bound, Port};
+pub use listener::Bound;
 pub use worker::Worker;
 
 /// What a client may send and how long it may take. The defaults are nginx's, where it has one.
@@ -32,10 +39,13 @@ pub struct Limits {
     pub head: usize,
     /// Most header fields.
     pub fields: usize,
-    /// Requests after which a connection is closed: `nginx_http_keepalive_requests`.
+    /// Requests after which a connection is closed, over HTTP/2 once those under way are answered:
+    /// `nginx_http_keepalive_requests`.
     pub keepalive_requests: u64,
     /// Most bytes of a body that nobody wants which are read so that the connection can be used again.
     pub discarded: u64,
+    /// Streams that a client may have open at a time on one HTTP/2 connection.
+    pub streams: u32,
     /// Connections that a worker has open at a time.
     pub connections: u64,
     /// Between the first byte of a head and its last.
@@ -48,7 +58,8 @@ pub struct Limits {
     pub send_timeout: Duration,
     /// How long bytes are read and thrown away before a connection is closed that the client still sends on.
     pub lingering_timeout: Duration,
-    /// How long an idle connection stays open once the node shuts down, for a request that is on its way.
+    /// How long an idle connection stays open once the node shuts down, or once an HTTP/2 client was told to leave, for a request
+    /// that is on its way.
     pub drain_grace: Duration,
 }
 
@@ -60,6 +71,7 @@ impl Default for Limits {
             fields: 1000,
             keepalive_requests: 10_000,
             discarded: 256 * 1024,
+            streams: 128,
             connections: 65_536,
             header_timeout: Duration::from_secs(60),
             keepalive_timeout: Duration::from_secs(75),

@@ -5,7 +5,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::sync::Arc;
 use std::task::{Context, Waker};
 use std::time::{Duration, Instant};
 
@@ -32,15 +31,17 @@ pub struct Worker<H> {
 }
 
 impl<H: Handler> Worker<H> {
-    /// The worker with this number, from 0; called on its own thread, within its runtime.
-    pub fn new(handler: Rc<H>, limits: Limits, counters: &Arc<Counters>, number: usize) -> Rc<Self> {
+    /// Called on the worker's own thread, within its runtime.
+    pub fn new(handler: Rc<H>, limits: Limits, counters: &Counters) -> Rc<Self> {
         let tick = limits.tick();
         let shared = Rc::new(Shared {
             limits,
             date: Date::new(),
-            tally: Tally::new(counters, number),
+            tally: counters.tally(),
             started: Instant::now(),
+            tick,
             now: Cell::new(0),
+            listening: Cell::new(0),
             watches: RefCell::default(),
             buffers: RefCell::default(),
             requests: RefCell::default(),
@@ -79,8 +80,11 @@ pub struct Shared {
     pub date: Date,
     pub tally: Tally,
     started: Instant,
+    tick: Duration,
     /// Milliseconds since `started`, as of the last tick.
     now: Cell<u64>,
+    /// Loops that accept connections.
+    listening: Cell<usize>,
     watches: RefCell<Vec<Rc<Watch>>>,
     buffers: RefCell<Vec<BytesMut>>,
     requests: RefCell<Vec<Request>>,
@@ -121,11 +125,11 @@ impl Shared {
         }
     }
 
-    /// Once there is no connection.
+    /// Once there is no connection, and no loop that could still accept one.
     async fn emptied(&self) {
         loop {
             let closed = self.closed.notified();
-            if self.watches.borrow().is_empty() {
+            if self.listening.get() == 0 && self.watches.borrow().is_empty() {
                 return;
             }
             closed.await;
@@ -152,7 +156,15 @@ impl Shared {
     }
 
     fn after(&self, limit: Duration) -> u64 {
-        self.now.get().saturating_add(limit.as_millis() as u64).saturating_add(1)
+        // the last tick may be as long ago as a tick, which a short limit must not lose
+        let now = if limit < 8 * self.tick { self.started.elapsed().as_millis() as u64 } else { self.now.get() };
+        now.saturating_add(limit.as_millis() as u64).saturating_add(1)
+    }
+
+    /// Counts a loop that accepts connections, until the result is dropped.
+    pub fn listening(self: &Rc<Self>) -> Listening {
+        self.listening.set(self.listening.get() + 1);
+        Listening(Rc::clone(self))
     }
 
     /// Counts and watches a new connection, until the result is dropped.
@@ -197,6 +209,16 @@ impl Shared {
         if requests.len() < SPARE {
             requests.push(request);
         }
+    }
+}
+
+/// A loop that accepts connections.
+pub struct Listening(Rc<Shared>);
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.0.listening.set(self.0.listening.get() - 1);
+        self.0.closed.notify_waiters();
     }
 }
 

@@ -1,7 +1,6 @@
 //! The head of an answer, and how its body is delimited.
 
-use std::borrow::Cow;
-
+use crate::http::headers::Line;
 use crate::http::{Body, Response, Version};
 use crate::proxy::server::date::Date;
 
@@ -36,9 +35,11 @@ pub enum Framing {
 /// Writes the head of `response` to `out`.
 pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstances<'_>) -> Delivery {
     let switched = response.status == 101 && response.tunnel.is_some();
+    // what is added here beside the fields is less than this
+    out.reserve(response.headers.size() + 192);
     status_line(out, response);
     let (mut date, mut announced, mut close) = (None, None, false);
-    for (name, value) in response.headers.iter() {
+    for Line { name, value, bytes } in response.headers.lines() {
         match name.len() {
             4 if name.eq_ignore_ascii_case(b"date") => date = Some(()),
             10 if name.eq_ignore_ascii_case(b"connection") => {
@@ -53,7 +54,7 @@ pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstanc
             17 if name.eq_ignore_ascii_case(b"transfer-encoding") => continue,
             _ => {}
         }
-        field(out, name, value);
+        out.extend_from_slice(bytes);
     }
     if let (None, Some(clock)) = (date, circumstances.date) {
         out.extend_from_slice(b"Date: ");
@@ -114,28 +115,10 @@ fn status_line(out: &mut Vec<u8>, response: &Response) {
     let status = response.status.min(999);
     out.extend_from_slice(&[b'0' + (status / 100) as u8, b'0' + (status / 10 % 10) as u8, b'0' + (status % 10) as u8, b' ']);
     match &response.reason {
-        Some(reason) => out.extend_from_slice(&clean(reason.as_bytes())),
+        Some(reason) => out.extend(reason.bytes().map(|b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { b })),
         None => out.extend_from_slice(reason(response.status).as_bytes()),
     }
     out.extend_from_slice(b"\r\n");
-}
-
-fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
-    if !crate::http::syntax::is_token(name) {
-        return;
-    }
-    out.extend_from_slice(name);
-    out.extend_from_slice(b": ");
-    out.extend_from_slice(&clean(value));
-    out.extend_from_slice(b"\r\n");
-}
-
-/// A value without line ends and NUL: a template of a plugin may have put what a client sent into a field.
-fn clean(value: &[u8]) -> Cow<'_, [u8]> {
-    match memchr::memchr3(b'\r', b'\n', 0, value) {
-        None => Cow::Borrowed(value),
-        Some(_) => Cow::Owned(value.iter().map(|b| if matches!(b, b'\r' | b'\n' | 0) { b' ' } else { *b }).collect()),
-    }
 }
 
 fn length_field(out: &mut Vec<u8>, length: u64) {

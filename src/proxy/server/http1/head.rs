@@ -95,7 +95,7 @@ fn begins_like_a_request(bytes: &[u8]) -> bool {
 }
 
 /// A method is a token; nginx, and so Kong, refuses lower-case letters in it.
-fn is_method(token: &[u8]) -> bool {
+pub fn is_method(token: &[u8]) -> bool {
     is_token(token) && !token.iter().any(u8::is_ascii_lowercase)
 }
 
@@ -143,6 +143,18 @@ pub fn parse(bytes: &[u8], limits: &Limits, request: &mut Request) -> Result<Hea
         keep_alive: fields.keep_alive && !fields.close,
         expects_continue: fields.expects_continue && version == Version::Http11 && framing != Framing::None,
     })
+}
+
+/// Whether a line that is no request line looks like HTTP/2's preface gone wrong, and not like a request gone wrong: it is the
+/// line that the preface begins with, or neither target nor version are HTTP/1's.
+pub fn is_foreign(bytes: &[u8]) -> bool {
+    let line = bytes.split(|b| *b == b'\n').next().unwrap_or_default();
+    if line.starts_with(b"PRI * HTTP/2.0") {
+        return true;
+    }
+    let mut words = line.trim_ascii_end().splitn(3, |b| *b == b' ');
+    let (Some(method), Some(target), Some(version)) = (words.next(), words.next(), words.next()) else { return false };
+    is_method(method) && is_token(target) && target != b"*" && !version.starts_with(b"HTTP/")
 }
 
 /// `(method, target, version)`
@@ -201,7 +213,7 @@ fn read_target<'a>(target: &'a [u8], request: &mut Request) -> Result<Option<&'a
 }
 
 /// Path and query. Bytes above ASCII are escaped, as they may not be sent on as they are.
-fn origin_form(target: &[u8], out: &mut String) -> Result<(), Refusal> {
+pub fn origin_form(target: &[u8], out: &mut String) -> Result<(), Refusal> {
     use std::fmt::Write;
     out.reserve(target.len());
     let mut query = false;
@@ -276,7 +288,7 @@ impl<'a> Fields<'a> {
             }
             _ => {}
         }
-        request.headers.append(name, value);
+        request.headers.append_checked(name, value);
         Ok(())
     }
 

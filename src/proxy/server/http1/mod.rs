@@ -28,11 +28,11 @@ use tokio::io::AsyncWrite;
 
 use crate::http::{Body, Method, Request, Version};
 use crate::plugin::Exchange;
-use crate::plugin::exchange::Source;
+use crate::plugin::exchange::{Delivery as Delivered, Source};
 use crate::proxy::handler::{Connection, End, Handler};
-use crate::proxy::server::Worker;
 use crate::proxy::server::counters::Phase;
 use crate::proxy::server::worker::{Direction, READ, Shared, Watched};
+use crate::proxy::server::{Worker, http2};
 use crate::proxy::stream::Stream;
 use answer::{Circumstances, Delivery, Framing};
 use head::{Head, Refusal, Scan};
@@ -73,6 +73,14 @@ pub async fn serve<H: Handler>(
     None
 }
 
+/// Answers what is no request at all with this status, and closes the connection.
+pub async fn refuse<H: Handler>(worker: &Worker<H>, stream: Stream, status: u16, connection: Rc<Connection>, watched: Rc<Watched>) {
+    let io = Rc::new(RefCell::new(Io::new(stream, BytesMut::new(), watched)));
+    let mut server = Server { worker, io, connection, served: 0 };
+    server.refuse(status).await;
+    server.close().await;
+}
+
 struct Server<'a, H> {
     worker: &'a Worker<H>,
     io: Rc<RefCell<Io>>,
@@ -86,12 +94,18 @@ impl<H: Handler> Server<'_, H> {
     }
 
     /// True when the connection turned out to speak HTTP/2.
-    async fn run(&mut self, http2: bool) -> bool {
+    async fn run(&mut self, with_http2: bool) -> bool {
         loop {
             self.io.borrow().watched.moved(Direction::Read);
-            let mut reading = HeadReader { scan: Scan::default(), empty_lines: 0, http2: http2 && self.served == 0 };
+            let mut reading = HeadReader { scan: Scan::default(), empty_lines: 0, http2: with_http2 && self.served == 0 };
             let goes_on = match poll_fn(|cx| reading.poll(cx, &mut self.io.borrow_mut())).await {
                 Next::Request(head, request) => self.exchange(head, request).await,
+                Next::Refused(_) if with_http2 && self.served == 0 && head::is_foreign(&self.io.borrow().input) => {
+                    tracing::debug!(client = %self.connection.client.peer, "neither HTTP/1 nor HTTP/2");
+                    self.io.borrow_mut().output.write(|out| out.extend_from_slice(http2::INVALID_PREFACE));
+                    let _ = poll_fn(|cx| self.io.borrow_mut().poll_send(cx)).await;
+                    false
+                }
                 Next::Refused(refusal) => {
                     tracing::debug!(status = refusal.status, why = refusal.why, client = %self.connection.client.peer, "request refused");
                     self.refuse(refusal.status).await;
@@ -186,7 +200,14 @@ impl<H: Handler> Server<'_, H> {
         }
         let date = (exchange.source == Source::Gateway).then_some(&shared.date);
         let circumstances = Circumstances { version: asked.version, head: asked.head, keep_alive, date };
-        io.output.write(|out| answer::write(out, &exchange.response, &circumstances))
+        let delivery = io.output.write(|out| answer::write(out, &exchange.response, &circumstances));
+        let length = match delivery.framing {
+            Framing::Length(length) => Some(length),
+            Framing::None | Framing::Chunked | Framing::UntilClose => None,
+        };
+        let chunked = delivery.framing == Framing::Chunked;
+        exchange.delivery = Some(Delivered { length, chunked, keep_alive: delivery.keep_alive });
+        delivery
     }
 
     /// Writes the body of the answer, and the head that is queued with its first bytes.

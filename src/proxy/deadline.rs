@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
-/// A time limit for a connection. Moving it further away is an assignment: the timer underneath fires at the earlier time,
+/// A time limit for a connection or a stream. Moving it further away is an assignment: the timer underneath fires at the earlier time,
 /// sees that the limit has moved, and sleeps on.
 #[derive(Debug)]
 pub struct Deadline {

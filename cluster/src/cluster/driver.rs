@@ -1,0 +1,379 @@
+//! The task that owns the state machine of the node: brings it events and does what it says.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
+use tokio::sync::{broadcast, mpsc, oneshot, watch};
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
+use crate::engine::{Action, Answer, Engine, Event, Kept, Now, State};
+use crate::id::{Key, NodeId};
+use crate::membership::{self, Inlet, Member, Membership, Outlet};
+use crate::mesh::{self, Mesh, wall_millis};
+use crate::record::Version;
+use crate::replica::Change;
+use crate::wire::Message;
+
+const TICK: Duration = Duration::from_millis(20);
+/// How often nodes are given up that are neither there nor members.
+const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// The most callers that wait for a version.
+const MAX_WAITING: usize = 10_000;
+
+static TICKETS: AtomicU64 = AtomicU64::new(1);
+
+/// A number for a question, never 0.
+pub(super) fn ticket() -> u64 {
+    TICKETS.fetch_add(1, Ordering::Relaxed)
+}
+
+pub(super) struct Driver {
+    config: Config,
+    storage: Arc<dyn Storage>,
+    mesh: Mesh,
+    sender: mesh::Sender,
+    engine: Engine,
+    membership: Membership,
+    inlet: Inlet,
+    outlet: Outlet,
+    own: Member,
+    ready: watch::Sender<bool>,
+    changes: broadcast::Sender<Arc<Vec<Change>>>,
+    leases: LeaseHandle,
+    /// Peers that the mesh reaches, and those that gossip says are alive; live is who is both.
+    reached: BTreeSet<NodeId>,
+    alive: BTreeMap<NodeId, Member>,
+    live: BTreeSet<NodeId>,
+    published: Option<State>,
+    started: bool,
+    answers: HashMap<u64, oneshot::Sender<Answer>>,
+    versions: Vec<(Key, Version, oneshot::Sender<()>)>,
+    done: mpsc::Sender<Event>,
+    finished: Option<mpsc::Receiver<Event>>,
+    begin: Instant,
+    stopping: Option<oneshot::Sender<()>>,
+    busy: usize,
+}
+
+impl Driver {
+    #[allow(clippy::too_many_arguments)]
+    pub async fn new(
+        config: Config,
+        storage: Arc<dyn Storage>,
+        mesh: Mesh,
+        kept: Kept,
+        generation: u64,
+        ready: watch::Sender<bool>,
+        changes: broadcast::Sender<Arc<Vec<Change>>>,
+        leases: LeaseHandle,
+    ) -> Result<Self, StartError> {
+        let engine = Engine::new(config.engine.clone(), kept);
+        let (inlet, outlet) = membership::channel();
+        let own = Member {
+            name: config.engine.name.clone(),
+            advertise: mesh.advertise().to_owned(),
+            version: config.version.clone(),
+            state: None,
+            generation,
+        };
+        let sender = mesh.sender();
+        let membership = begin(&config, &own, generation, outlet.clone(), sender.clone()).await?;
+        let (done, finished) = mpsc::channel(64);
+        Ok(Self {
+            config,
+            storage,
+            mesh,
+            sender,
+            engine,
+            membership,
+            inlet,
+            outlet,
+            own,
+            ready,
+            changes,
+            leases,
+            reached: BTreeSet::new(),
+            alive: BTreeMap::new(),
+            live: BTreeSet::new(),
+            published: None,
+            started: false,
+            answers: HashMap::new(),
+            versions: Vec::new(),
+            done,
+            finished: Some(finished),
+            begin: Instant::now(),
+            stopping: None,
+            busy: 0,
+        })
+    }
+
+    pub async fn run(mut self, mut calls: mpsc::Receiver<Call>, mut heard: mpsc::Receiver<mesh::Event>) {
+        let Some(mut finished) = self.finished.take() else { return };
+        self.start(&mut finished).await;
+        let mut tick = interval(TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut gossip = interval(Duration::from_millis((self.config.engine.gossip_interval / 5).max(10)));
+        gossip.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut forgetting = interval(FORGET_EVERY);
+        loop {
+            tokio::select! {
+                Some(event) = finished.recv() => {
+                    self.busy -= 1;
+                    self.give(event).await;
+                }
+                call = calls.recv() => match call {
+                    Some(call) => self.call(call).await,
+                    // Nobody holds the node any more.
+                    None => return,
+                },
+                Some(event) = heard.recv() => self.heard(event).await,
+                _ = tick.tick() => {
+                    self.give(Event::Tick).await;
+                    self.leases.tick();
+                }
+                _ = gossip.tick() => self.look_at_members().await,
+                _ = forgetting.tick() => self.forget_strangers(),
+                reason = self.membership.ended() => self.begin_gossip_again(&reason).await,
+            }
+            if self.busy == 0
+                && let Some(stopping) = self.stopping.take()
+            {
+                let _ = stopping.send(());
+                return;
+            }
+        }
+    }
+
+    /// What is kept is served, before there is any peer.
+    async fn start(&mut self, finished: &mut mpsc::Receiver<Event>) {
+        // The first event writes down who is a suspect, before anything of it is put in effect.
+        self.give(Event::Tick).await;
+        while self.busy > 0 {
+            let Some(event) = finished.recv().await else { return };
+            self.busy -= 1;
+            self.give(event).await;
+        }
+        let kept = self.engine.in_effect();
+        if !kept.is_empty() {
+            let rejected = self.storage.apply(kept).await;
+            for (key, reason) in &rejected {
+                tracing::warn!(%key, reason, "a kept record cannot be put in effect");
+            }
+            self.engine.note_bad(rejected);
+        }
+        self.started = true;
+        self.show_ready();
+    }
+
+    /// A node is ready for traffic when it has what its peers have, and what it has kept is in effect.
+    fn show_ready(&self) {
+        let now = self.started && self.published.is_some_and(|state| state.ready);
+        self.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
+    }
+
+    fn now(&self) -> Now {
+        Now { wall: wall_millis(), mono: self.begin.elapsed().as_millis() as u64 }
+    }
+
+    async fn give(&mut self, event: Event) {
+        let now = self.now();
+        for action in self.engine.handle(event, now) {
+            match action {
+                Action::Send { to, message } => self.sender.message(to, &message),
+                Action::Commit { commit, changes } => {
+                    let (storage, done) = (self.storage.clone(), self.done.clone());
+                    self.busy += 1;
+                    tokio::spawn(async move {
+                        let event = match storage.commit(changes).await {
+                            Ok(()) => Event::Committed { commit },
+                            Err(reason) => {
+                                tracing::error!(reason, "changes of the cluster cannot be stored");
+                                Event::CommitFailed { commit, reason }
+                            }
+                        };
+                        let _ = done.send(event).await;
+                    });
+                }
+                Action::Apply { commit, changes } => {
+                    let (storage, done, listeners) = (self.storage.clone(), self.done.clone(), self.changes.clone());
+                    self.busy += 1;
+                    tokio::spawn(async move {
+                        let told = (listeners.receiver_count() > 0).then(|| Arc::new(changes.clone()));
+                        let rejected = storage.apply(changes).await;
+                        for (key, reason) in &rejected {
+                            tracing::warn!(%key, reason, "a record of the cluster cannot be put in effect");
+                        }
+                        if let Some(told) = told {
+                            let _ = listeners.send(told);
+                        }
+                        let _ = done.send(Event::Applied { commit, rejected }).await;
+                    });
+                }
+                Action::Answer { ticket, answer } => {
+                    if let Some(reply) = self.answers.remove(&ticket) {
+                        let _ = reply.send(answer);
+                    }
+                }
+                Action::Publish(state) => {
+                    self.published = Some(state);
+                    self.show_ready();
+                    self.membership.publish(state).await;
+                }
+            }
+        }
+        self.tell_waiting();
+    }
+
+    /// Callers that wait for a version that is in effect by now.
+    fn tell_waiting(&mut self) {
+        if self.versions.is_empty() || self.engine.is_applying() {
+            return;
+        }
+        let replica = self.engine.replica();
+        for (_, _, reply) in self.versions.extract_if(.., |(key, version, reply)| replica.version(key) >= *version || reply.is_closed()) {
+            let _ = reply.send(());
+        }
+    }
+
+    async fn call(&mut self, call: Call) {
+        match call {
+            Call::Engine(event, reply) => {
+                if let (Some(ticket), Some(reply)) = (event.ticket(), reply) {
+                    self.answers.insert(ticket, reply);
+                }
+                self.give(event).await;
+            }
+            Call::Status(reply) => {
+                let overview = Overview {
+                    node: self.config.mesh.node,
+                    address: self.mesh.address(),
+                    status: self.engine.status(self.now()),
+                    alive: self.alive.clone(),
+                    traffic: Traffic::of(self.mesh.counters()),
+                };
+                let _ = reply.send(overview);
+            }
+            Call::Record(key, reply) => drop(reply.send(self.engine.replica().get(&key).cloned())),
+            Call::Conflicts(reply) => drop(reply.send(self.engine.replica().conflicts().iter().cloned().collect())),
+            Call::Ineffective(reply) => drop(reply.send(self.engine.replica().ineffective().take(10_000).collect())),
+            Call::WaitFor { key, version, reply } => {
+                if self.versions.len() < MAX_WAITING {
+                    self.versions.push((key, version, reply));
+                    self.tell_waiting();
+                }
+            }
+            Call::Stop(reply) => {
+                self.stopping = Some(reply);
+                self.give(Event::Stop).await;
+            }
+        }
+    }
+
+    async fn heard(&mut self, event: mesh::Event) {
+        match event {
+            mesh::Event::Up(node) => {
+                self.reached.insert(node);
+                self.membership.greet(node);
+                self.give(Event::Reached(node)).await;
+                self.compare_live().await;
+            }
+            mesh::Event::Down(node) => {
+                self.reached.remove(&node);
+                self.compare_live().await;
+            }
+            mesh::Event::Message { from, message: Message::Lease(message), .. } => self.leases.received(from, message),
+            mesh::Event::Message { from, message, room } => {
+                self.give(Event::Message { from, message }).await;
+                drop(room);
+            }
+            mesh::Event::Gossip { from, bytes } => self.inlet.bring(from, bytes),
+            mesh::Event::ClockOffset { node, millis } => self.give(Event::ClockOffset { node, millis }).await,
+        }
+    }
+
+    async fn look_at_members(&mut self) {
+        let alive = self.membership.alive().await;
+        if alive == self.alive {
+            return;
+        }
+        let before = std::mem::replace(&mut self.alive, alive);
+        for (node, member) in &self.alive {
+            self.mesh.learn(*node, &member.advertise);
+        }
+        self.compare_live().await;
+        let alive = self.alive.clone();
+        for (node, member) in alive {
+            let known = before.get(&node).and_then(|member| member.state);
+            if let Some(state) = member.state.filter(|state| known != Some(*state)) {
+                self.give(Event::PeerState { node, state }).await;
+            }
+        }
+    }
+
+    async fn compare_live(&mut self) {
+        let live: BTreeSet<NodeId> = self.reached.iter().copied().filter(|node| self.alive.contains_key(node)).collect();
+        if live == self.live {
+            return;
+        }
+        let before = std::mem::replace(&mut self.live, live.clone());
+        for node in before.difference(&live) {
+            self.give(Event::PeerDown(*node)).await;
+        }
+        for node in live.difference(&before) {
+            self.give(Event::PeerUp(*node)).await;
+            if let Some(state) = self.alive.get(node).and_then(|member| member.state) {
+                self.give(Event::PeerState { node: *node, state }).await;
+            }
+        }
+        let members = self.engine.members().len();
+        let mut all = live;
+        all.insert(self.config.mesh.node);
+        self.leases.members(all, members);
+    }
+
+    /// Nodes that were forgotten, or that never joined, are no longer dialed.
+    fn forget_strangers(&mut self) {
+        let members = self.engine.members();
+        let keep = |node: &NodeId| members.contains(node) || self.alive.contains_key(node) || self.reached.contains(node);
+        self.mesh.retain(keep);
+    }
+
+    async fn begin_gossip_again(&mut self, reason: &str) {
+        tracing::error!(reason, "the gossip has ended and is started again");
+        let generation = match self.storage.next_generation().await {
+            Ok(generation) => generation,
+            Err(error) => {
+                tracing::error!(error, "the number of the gossip's start cannot be kept");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                return;
+            }
+        };
+        match begin(&self.config, &self.own, generation, self.outlet.clone(), self.sender.clone()).await {
+            Ok(membership) => {
+                self.membership = membership;
+                if let Some(state) = self.published {
+                    self.membership.publish(state).await;
+                }
+                self.reached.iter().for_each(|node| self.membership.greet(*node));
+            }
+            Err(error) => {
+                tracing::error!(%error, "the gossip cannot be started again");
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+        }
+    }
+}
+
+async fn begin(
+    config: &Config,
+    own: &Member,
+    generation: u64,
+    outlet: Outlet,
+    sender: mesh::Sender,
+) -> Result<Membership, membership::MembershipError> {
+    let interval = Duration::from_millis(config.engine.gossip_interval);
+    Membership::start(config.mesh.node, generation, &config.mesh.cluster, interval, own, outlet, sender).await
+}

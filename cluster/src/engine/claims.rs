@@ -1,0 +1,169 @@
+//! Whether a new unique value is free: a write asks the live peers, for a quarter of a second at most.
+
+use std::collections::BTreeSet;
+
+use super::writes::Prepared;
+use super::*;
+use crate::clock::Stamp;
+use crate::wire::Wanted;
+
+/// How long a peer's interest in a value is remembered, in milliseconds: until its record has come or will not.
+const KEEP: u64 = 5_000;
+/// The most values that are reserved at a time.
+const MAX_RESERVED: usize = 100_000;
+
+/// A value that somebody is about to give to a record.
+#[derive(Debug)]
+pub(super) struct Reservation {
+    stamp: Stamp,
+    key: Key,
+    /// The round of this node that made it, while it is asking.
+    round: Option<u64>,
+    ours: bool,
+    until: u64,
+}
+
+/// A write that waits for its peers' word.
+#[derive(Debug)]
+pub(super) struct Round {
+    wanted: Vec<Wanted>,
+    missing: BTreeSet<NodeId>,
+    taken: Option<Wanted>,
+    deadline: u64,
+    write: Prepared,
+}
+
+fn value(wanted: &Wanted) -> Value {
+    (wanted.field.clone(), wanted.value.clone())
+}
+
+impl Engine {
+    /// Reserves the new values of a write and asks the peers about them. The first value that is known to be taken ends it.
+    pub(super) fn begin_round(&mut self, mut write: Prepared, wanted: Vec<Wanted>, now: Now) {
+        let freed = |key: &Key| write.drafts.iter().any(|draft| draft.key == *key);
+        let mut seen = BTreeSet::new();
+        for wanted in &wanted {
+            let value = value(wanted);
+            let owned = self.replica.owner(&value).is_some_and(|owner| *owner != wanted.key && !freed(owner));
+            let reserved = self.reservations.get(&value).is_some_and(|r| r.key != wanted.key && (r.ours || r.until > now.mono));
+            if owned || reserved || !seen.insert(value) {
+                let (key, field, value) = (wanted.key.clone(), wanted.field.clone(), wanted.value.clone());
+                return self.answer(write.ticket, Answer::Taken { key, field, value });
+            }
+        }
+        if self.reservations.len() + wanted.len() > MAX_RESERVED {
+            return self.answer(write.ticket, Answer::Refused(Refusal::Busy));
+        }
+        let stamp = self.clock.tick(now.wall);
+        let missing: BTreeSet<NodeId> = self.live().collect();
+        let number = self.number();
+        let round = (!missing.is_empty()).then_some(number);
+        for wanted in &wanted {
+            let reservation = Reservation { stamp, key: wanted.key.clone(), round, ours: true, until: u64::MAX };
+            self.reservations.insert(value(wanted), reservation);
+        }
+        write.claimed_at = Some(stamp);
+        write.reserved = wanted.iter().map(value).collect();
+        if missing.is_empty() {
+            return self.queue.push(Job::Write(write));
+        }
+        for peer in &missing {
+            self.send(*peer, Message::Claim { round: number, stamp, wanted: wanted.clone() });
+        }
+        let deadline = now.mono + self.config.claim_timeout;
+        self.rounds.insert(number, Round { wanted, missing, taken: None, deadline, write });
+    }
+
+    /// A peer asks whether values are free.
+    pub(super) fn claim_asked(&mut self, from: NodeId, round: u64, stamp: Stamp, wanted: &[Wanted], now: Now) {
+        self.clock.observe(stamp);
+        let mut taken = Vec::new();
+        for (at, wanted) in wanted.iter().enumerate() {
+            let value = value(wanted);
+            let owned = self.replica.owner(&value).is_some_and(|owner| *owner != wanted.key);
+            let other = self.reservations.get(&value).filter(|other| other.key != wanted.key && other.until > now.mono);
+            let (refuse, beaten) = match other {
+                // The peer was first, and ours is still asking: ours loses.
+                Some(other) if stamp < other.stamp && other.round.is_some() => (false, other.round),
+                // The peer was first, but there is another peer that does not know yet: the record's claims will settle it.
+                Some(other) if stamp < other.stamp && !other.ours => (false, None),
+                Some(_) => (true, None),
+                None => (false, None),
+            };
+            if owned || refuse {
+                taken.push(at as u32);
+                continue;
+            }
+            if let Some(beaten) = beaten.and_then(|beaten| self.rounds.get_mut(&beaten)) {
+                beaten.taken = Some(wanted.clone());
+            }
+            if self.reservations.len() < MAX_RESERVED {
+                let reservation = Reservation { stamp, key: wanted.key.clone(), round: None, ours: false, until: now.mono + KEEP };
+                self.reservations.insert(value, reservation);
+            }
+        }
+        self.send(from, Message::Claimed { round, taken });
+        self.end_rounds(now);
+    }
+
+    pub(super) fn claim_answered(&mut self, from: NodeId, round: u64, taken: &[u32], now: Now) {
+        if let Some(round) = self.rounds.get_mut(&round)
+            && round.missing.remove(&from)
+            && let Some(first) = taken.first().and_then(|at| round.wanted.get(*at as usize))
+        {
+            round.taken = Some(first.clone());
+        }
+        self.end_rounds(now);
+    }
+
+    /// Ends the rounds that are decided, answered by all, or out of time.
+    pub(super) fn end_rounds(&mut self, now: Now) {
+        let over = |round: &Round| round.taken.is_some() || round.missing.is_empty() || round.deadline <= now.mono;
+        let ended: Vec<u64> = self.rounds.iter().filter(|(_, round)| over(round)).map(|(number, _)| *number).collect();
+        for number in ended {
+            let Some(mut round) = self.rounds.remove(&number) else { continue };
+            if let Some(Wanted { key, field, value }) = round.taken {
+                self.release(&round.write);
+                self.answer(
+                    round.write.ticket,
+                    Answer::Taken { key: self.key_of(&round.wanted, &field, &value).unwrap_or(key), field, value },
+                );
+                continue;
+            }
+            for value in &round.write.reserved {
+                if let Some(reservation) = self.reservations.get_mut(value).filter(|r| r.round == Some(number)) {
+                    reservation.round = None;
+                }
+            }
+            round.write.unasked = round.missing.len();
+            self.queue.push(Job::Write(round.write));
+        }
+    }
+
+    /// The key of our own draft that wanted the value.
+    fn key_of(&self, wanted: &[Wanted], field: &str, value: &str) -> Option<Key> {
+        wanted.iter().find(|wanted| &*wanted.field == field && &*wanted.value == value).map(|wanted| wanted.key.clone())
+    }
+
+    /// Gives up what a write has reserved: it is in effect, or it has failed.
+    pub(super) fn release(&mut self, write: &Prepared) {
+        for value in &write.reserved {
+            if self.reservations.get(value).is_some_and(|r| r.ours && Some(r.stamp) == write.claimed_at) {
+                self.reservations.remove(value);
+            }
+        }
+    }
+
+    pub(super) fn forget_reservations(&mut self, now: Now) {
+        self.reservations.retain(|_, reservation| reservation.until > now.mono);
+    }
+
+    pub(super) fn rounds_without(&mut self, peer: NodeId, now: Now) {
+        for round in self.rounds.values_mut() {
+            if round.missing.remove(&peer) {
+                round.write.unasked += 1;
+            }
+        }
+        self.end_rounds(now);
+    }
+}

@@ -1,0 +1,199 @@
+use super::*;
+use crate::record::Record;
+use crate::wire::Blob;
+
+const PEER: NodeId = NodeId(2);
+
+fn now(mono: u64) -> Now {
+    Now { wall: 1_790_000_000_000 + mono, mono }
+}
+
+fn engine(change: impl FnOnce(&mut Config)) -> Engine {
+    let mut config = Config::new(NodeId(1), "one");
+    config.has_seeds = false;
+    change(&mut config);
+    Engine::new(config, Kept::default())
+}
+
+fn draft(id: &str) -> Draft {
+    Draft { key: Key::new("t", id), parents: vec![], unique: vec![], body: Some(b"{}".as_slice().into()), expect: None }
+}
+
+fn write(ticket: u64, drafts: Vec<Draft>) -> Event {
+    Event::Write { ticket, drafts, concern: Concern::Majority, timeout: 500 }
+}
+
+/// Lets the disk and the router do all that they are asked for, at once; answers what else was to be done.
+fn settle(engine: &mut Engine, actions: Vec<Action>, at: Now) -> Vec<Action> {
+    let mut open: VecDeque<Action> = actions.into();
+    let mut rest = Vec::new();
+    while let Some(action) = open.pop_front() {
+        match action {
+            Action::Commit { commit, .. } => open.extend(engine.handle(Event::Committed { commit }, at)),
+            Action::Apply { commit, .. } => open.extend(engine.handle(Event::Applied { commit, rejected: vec![] }, at)),
+            other => rest.push(other),
+        }
+    }
+    rest
+}
+
+fn answers(actions: &[Action]) -> Vec<(u64, Answer)> {
+    let answer = |action: &Action| match action {
+        Action::Answer { ticket, answer } => Some((*ticket, answer.clone())),
+        _ => None,
+    };
+    actions.iter().filter_map(answer).collect()
+}
+
+fn push(seq: u64, id: &str) -> Event {
+    let version = Version { life: 1, stamp: crate::clock::Stamp::new(1_790_000_000_000, 0, PEER) };
+    let record = Record::new(Key::new("t", id), version, Version::NONE, version.stamp, vec![], vec![], Some(b"{}".as_slice().into()));
+    Event::Message { from: PEER, message: Message::Push { seq, records: vec![Blob::of(&record.expect("a record"))] } }
+}
+
+#[test]
+fn a_write_alone_is_answered_when_it_is_in_effect_and_not_before() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let actions = engine.handle(write(7, vec![draft("1")]), now(10));
+    let [Action::Commit { commit, changes }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(changes.put.len(), 1);
+    let actions = engine.handle(Event::Committed { commit: *commit }, now(11));
+    assert!(answers(&actions).is_empty());
+    let actions = settle(&mut engine, actions, now(12));
+    assert!(matches!(answers(&actions).as_slice(), [(7, Answer::Written { applied: 1, of: 1, .. })]), "{actions:?}");
+}
+
+#[test]
+fn what_arrives_during_a_commit_is_made_durable_together() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let first = engine.handle(write(1, vec![draft("1")]), now(1));
+    for ticket in 2..50 {
+        assert!(engine.handle(write(ticket, vec![draft(&ticket.to_string())]), now(2)).is_empty());
+    }
+    let [Action::Commit { commit, .. }] = first.as_slice() else { panic!("{first:?}") };
+    let apply = engine.handle(Event::Committed { commit: *commit }, now(3));
+    let [Action::Apply { commit, .. }, ..] = apply.as_slice() else { panic!("{apply:?}") };
+    let next = engine.handle(Event::Applied { commit: *commit, rejected: vec![] }, now(4));
+    assert!(next.iter().any(|action| matches!(action, Action::Commit { changes, .. } if changes.put.len() == 48)), "{next:?}");
+}
+
+#[test]
+fn an_edit_in_the_same_batch_knows_the_one_before_it() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let delete = Draft { body: None, ..draft("1") };
+    let actions = engine.handle(write(1, vec![draft("1"), delete.clone(), draft("1"), delete]), now(1));
+    let [Action::Commit { changes, .. }] = actions.as_slice() else { panic!("{actions:?}") };
+    assert_eq!(changes.put.len(), 1);
+    assert!(!changes.put[0].is_alive());
+    settle(&mut engine, actions, now(2));
+    assert_eq!(engine.replica().conflicts().total(), 0);
+}
+
+#[test]
+fn a_writer_that_has_seen_another_version_is_refused() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let actions = engine.handle(write(1, vec![Draft { expect: Some(Version::NONE), ..draft("1") }]), now(1));
+    settle(&mut engine, actions, now(1));
+    let actions = engine.handle(write(2, vec![Draft { expect: Some(Version::NONE), ..draft("1") }]), now(2));
+    assert!(matches!(answers(&actions).as_slice(), [(2, Answer::Refused(Refusal::Changed(_)))]), "{actions:?}");
+}
+
+#[test]
+fn full_queues_refuse_writers_and_do_not_acknowledge_peers() {
+    let mut engine = engine(|config| config.max_queued = 10);
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    engine.handle(Event::PeerUp(PEER), now(0));
+    // The disk hangs: nothing of this is ever committed.
+    let hanging = engine.handle(write(1, vec![draft("1")]), now(1));
+    let mut refused = 0;
+    for ticket in 2..40 {
+        let answers = answers(&engine.handle(write(ticket, vec![draft(&ticket.to_string())]), now(2)));
+        refused += usize::from(matches!(answers.as_slice(), [(_, Answer::Refused(Refusal::Busy))]));
+        assert!(engine.handle(push(ticket, "x"), now(2)).is_empty());
+    }
+    assert!(refused >= 28, "{refused}");
+    assert!(engine.counters().dropped >= 28);
+    assert_eq!(engine.status(now(3)).queued, 10);
+    let rest = settle(&mut engine, hanging, now(4));
+    let acks = rest.iter().filter(|action| matches!(action, Action::Send { message: Message::Ack { .. }, .. })).count();
+    assert_eq!(acks as u64, 38 - engine.counters().dropped);
+}
+
+#[test]
+fn a_peer_that_acknowledges_nothing_is_owed_a_bounded_amount() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    engine.handle(Event::PeerUp(PEER), now(0));
+    let mut pushed = 0;
+    for ticket in 1..40 {
+        let large = Draft { body: Some(vec![b' '; 1_000_000].into()), ..draft(&ticket.to_string()) };
+        let actions = engine.handle(write(ticket, vec![large]), now(ticket));
+        for action in settle(&mut engine, actions, now(ticket)) {
+            if let Action::Send { message: Message::Push { records, .. }, .. } = action {
+                pushed += records.iter().map(|blob| blob.0.len()).sum::<usize>();
+            }
+        }
+    }
+    assert!(pushed < 9_000_000, "{pushed}");
+    // After a while it is taken for lost.
+    let actions = engine.handle(Event::Tick, now(20_000));
+    let actions = settle(&mut engine, actions, now(20_000));
+    assert!(answers(&actions).iter().all(|(_, answer)| matches!(answer, Answer::Written { applied: 1, of: 2, .. })));
+}
+
+#[test]
+fn a_fresh_node_takes_no_writes_until_it_has_what_its_peers_have() {
+    let mut engine = engine(|config| config.has_seeds = true);
+    let actions = engine.handle(write(1, vec![draft("1")]), now(0));
+    assert!(answers(&actions).contains(&(1, Answer::Refused(Refusal::NotReady))));
+    settle(&mut engine, actions, now(0));
+    engine.handle(Event::PeerUp(PEER), now(1));
+    let state = State { ready: true, digest: engine.replica().digest() };
+    engine.handle(Event::PeerState { node: PEER, state }, now(2));
+    assert!(engine.is_ready());
+}
+
+#[test]
+fn a_fresh_node_waits_for_whom_it_has_reached_before_it_begins_alone() {
+    let mut engine = engine(|config| config.has_seeds = true);
+    engine.handle(Event::Tick, now(0));
+    engine.handle(Event::Reached(PEER), now(9_000));
+    engine.handle(Event::Tick, now(10_500));
+    assert!(!engine.is_ready());
+    engine.handle(Event::Tick, now(19_500));
+    assert!(engine.is_ready());
+}
+
+#[test]
+fn the_clusters_own_kinds_and_writes_that_are_too_large_are_refused() {
+    let mut engine = engine(|_| ());
+    let own = Draft { key: Key::new(MEMBER, "x"), ..draft("x") };
+    for drafts in [vec![own], vec![draft("1"); 10_001]] {
+        let actions = engine.handle(write(1, drafts), now(0));
+        assert!(matches!(answers(&actions).as_slice(), [(1, Answer::Refused(Refusal::Invalid(_)))]), "{actions:?}");
+    }
+}
+
+#[test]
+fn a_peer_is_told_when_what_it_brings_is_too_old() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let mut replica = std::mem::take(&mut engine.replica);
+    replica.raise_horizon(1_790_000_000_001);
+    engine.replica = replica;
+    let actions = engine.handle(push(5, "old"), now(10));
+    let actions = settle(&mut engine, actions, now(10));
+    assert!(actions.contains(&Action::Send { to: PEER, message: Message::Ack { seq: 5, refused: 1 } }), "{actions:?}");
+    assert!(actions.contains(&Action::Send { to: PEER, message: Message::Stale { horizon: 1_790_000_000_001 } }));
+}

@@ -1,0 +1,153 @@
+use rand::rngs::SmallRng;
+use rand::{RngExt, SeedableRng};
+
+use super::*;
+use crate::clock::Stamp;
+use crate::record::Version;
+
+const PEER: NodeId = NodeId(2);
+
+fn record(n: u32, millis: u64, alive: bool, size: usize) -> Record {
+    let version = Version { life: if alive { 1 } else { 2 }, stamp: Stamp::new(millis, 0, NodeId(1)) };
+    let body = alive.then(|| vec![b'x'; size].into());
+    Record::new(Key::new("t", format!("{n}")), version, Version::NONE, Stamp::at(1), vec![], vec![], body).expect("a record")
+}
+
+/// Runs a session to its end and counts the messages.
+fn run(ours: &mut Replica, theirs: &mut Replica, (mut session, first): (Session, Step)) -> (Step, usize) {
+    let mut step = first;
+    for messages in 0..100_000 {
+        let next = match step {
+            Step::Ask(question) => {
+                let question = Message::decode(&question.encode()).expect("a question");
+                let answer = answer(theirs, true, &question).expect("an answer");
+                assert!(answer.encode().len() < crate::wire::MAX_MESSAGE);
+                session.answered(ours, answer)
+            }
+            Step::Commit(records) => {
+                records.into_iter().for_each(|record| {
+                    ours.apply(record);
+                });
+                session.committed()
+            }
+            Step::Push(records) => {
+                records.into_iter().for_each(|record| {
+                    theirs.apply(record);
+                });
+                session.pushed()
+            }
+            Step::Adopt(horizon) => {
+                ours.raise_horizon(horizon);
+                session.committed()
+            }
+            Step::Drop { seen, horizon } => {
+                ours.drop_unseen(&seen, horizon);
+                ours.raise_horizon(horizon);
+                session.committed()
+            }
+            Step::Done | Step::GiveUp => return (step, messages),
+        };
+        step = next.expect("the session goes on");
+    }
+    panic!("it does not end")
+}
+
+fn random(rng: &mut SmallRng, keys: u32) -> Replica {
+    let mut replica = Replica::default();
+    for _ in 0..rng.random_range(0..keys) {
+        replica.apply(record(rng.random_range(0..keys), rng.random_range(2..9), rng.random_range(0..4) > 0, 50));
+    }
+    replica
+}
+
+#[test]
+fn one_session_makes_two_sets_equal() {
+    for seed in 0..60 {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let (mut ours, mut theirs) = (random(&mut rng, 400), random(&mut rng, 400));
+        let (end, _) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+        assert_eq!(end, Step::Done);
+        assert_eq!(ours.digest(), theirs.digest(), "seed {seed}");
+    }
+}
+
+#[test]
+fn equal_sets_cost_one_question() {
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut ours = random(&mut rng, 400);
+    let mut theirs = Replica::load(ours.records().cloned().collect::<Vec<_>>(), 0);
+    let (_, messages) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+    assert_eq!(messages, 1);
+}
+
+#[test]
+fn large_records_come_one_by_one() {
+    let (mut ours, mut theirs) = (Replica::default(), Replica::default());
+    for n in 0..5 {
+        theirs.apply(record(n, 5, true, 3_000_000));
+        ours.apply(record(n + 10, 5, true, 3_000_000));
+    }
+    run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+    assert_eq!(ours.digest(), theirs.digest());
+    assert_eq!(ours.digest().count, 10);
+}
+
+#[test]
+fn a_snapshot_fills_an_empty_node() {
+    let (mut ours, mut theirs) = (Replica::default(), Replica::default());
+    for n in 0..3_000 {
+        theirs.apply(record(n, 5, n % 7 > 0, 500));
+    }
+    theirs.raise_horizon(4);
+    let (end, messages) = run(&mut ours, &mut theirs, Session::snapshot(1, PEER));
+    assert_eq!(end, Step::Done);
+    assert_eq!(ours.digest(), theirs.digest());
+    assert!(messages < 40, "{messages}: portions, not records");
+}
+
+#[test]
+fn who_was_away_for_too_long_takes_a_snapshot_and_brings_nothing_old() {
+    let (mut ours, mut theirs) = (Replica::default(), Replica::default());
+    ours.apply(record(1, 5, true, 9));
+    theirs.apply(record(2, 5, true, 9));
+    theirs.apply(record(1, 6, false, 0));
+    theirs.raise_horizon(100);
+    run(&mut ours, &mut theirs, Session::compare(1, PEER, 50));
+    assert_eq!(ours.digest(), theirs.digest());
+    assert!(ours.get(&Key::new("t", "1")).is_none());
+}
+
+#[test]
+fn who_was_complete_after_the_horizon_adopts_it() {
+    let (mut ours, mut theirs) = (Replica::default(), Replica::default());
+    for replica in [&mut ours, &mut theirs] {
+        replica.apply(record(1, 5, false, 0));
+        replica.apply(record(2, 5, true, 9));
+    }
+    ours.apply(record(3, 200, true, 9));
+    theirs.raise_horizon(100);
+    // Number 3 began before the horizon (its birth is 1) and is not there: the peer refuses it.
+    run(&mut ours, &mut theirs, Session::compare(1, PEER, 150));
+    assert_eq!(ours.digest().horizon, 100);
+    assert!(ours.get(&Key::new("t", "3")).is_some() && theirs.get(&Key::new("t", "3")).is_none());
+}
+
+#[test]
+fn whose_horizon_is_behind_has_to_come_first() {
+    let (mut ours, mut theirs) = (Replica::default(), Replica::default());
+    ours.raise_horizon(100);
+    let (end, _) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+    assert_eq!(end, Step::GiveUp);
+}
+
+#[test]
+fn answers_of_other_sessions_and_of_other_phases_change_nothing() {
+    let replica = Replica::default();
+    let (mut session, _) = Session::compare(1, PEER, 0);
+    let sums = |session, n| Message::Sums { session, digest: Digest::default(), ready: true, sums: vec![0; n] };
+    assert_eq!(session.answered(&replica, sums(2, BUCKETS)), None);
+    assert_eq!(session.answered(&replica, sums(1, 5)), None);
+    assert_eq!(session.answered(&replica, Message::Records { session: 1, covered: 3, records: vec![] }), None);
+    assert_eq!(session.committed(), None);
+    assert_eq!(session.answered(&replica, sums(1, BUCKETS)), Some(Step::Done));
+}
