@@ -155,7 +155,7 @@ fn write(path: &Path, profile: &str, counts: &BTreeMap<&str, f64>) -> Result<()>
     let counts: BTreeMap<&str, u64> = counts.iter().map(|(name, count)| (*name, count.round() as u64)).collect();
     let value = json!({
         "profile": profile,
-        "measured_by": "cargo run --release -p loadtest -- instructions --write",
+        "measured_by": "cargo run -p loadtest -- instructions --write",
         "instructions_per_request": counts,
     });
     std::fs::write(path, serde_json::to_string_pretty(&value)? + "\n")?;
