@@ -59,7 +59,7 @@ pub enum Command {
         #[arg(long, default_value_t = 500)]
         requests: usize,
         /// Cargo profile that Troop is built with; the committed counts are those of the default.
-        #[arg(long, default_value = "quick")]
+        #[arg(long, default_value = "instructions")]
         profile: String,
         /// Folder in which callgrind's files are left, for callgrind_annotate.
         #[arg(long)]
