@@ -117,7 +117,6 @@ impl Probe {
         let connector = Connector::new()
             .connector(TcpConnector::new(resolver).service())
             .rustls_0_23(self.tls.config())
-            .max_http_version(awc::http::Version::HTTP_11)
             .timeout(self.timeout)
             .handshake_timeout(self.timeout);
         let client = Client::builder().connector(connector).timeout(self.timeout).disable_redirects().no_default_headers().finish();
