@@ -363,3 +363,49 @@ enum DialError {
     #[error("it took too long")]
     Slow(#[from] tokio::time::error::Elapsed),
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn mesh(seeds: Vec<String>) -> (Mesh, mpsc::Receiver<Event>) {
+        let (events, heard) = mpsc::channel(100);
+        let config = Config {
+            node: NodeId::random(),
+            cluster: "test".to_owned(),
+            listen: ([127, 0, 0, 1], 0).into(),
+            advertise: String::new(),
+            seeds,
+            security: Security::Plaintext,
+        };
+        (Mesh::start(config, events).await.expect("a mesh"), heard)
+    }
+
+    #[tokio::test]
+    async fn a_peer_that_is_forgotten_and_learned_of_again_has_one_connection() {
+        let (target, _heard) = mesh(Vec::new()).await;
+        let node = target.shared.config.node;
+        let (mesh, mut heard) = mesh(Vec::new()).await;
+        for _ in 0..5 {
+            mesh.learn(node, target.advertise());
+            mesh.retain(|_| false);
+        }
+        mesh.learn(node, target.advertise());
+        // Those before it may have been reached and given up.
+        let mut up = 0_i32;
+        while let Ok(Some(event)) = tokio::time::timeout(Duration::from_millis(700), heard.recv()).await {
+            match event {
+                Event::Up(of) if of == node => up += 1,
+                Event::Down(of) if of == node => up -= 1,
+                _ => (),
+            }
+            if up == 1 && matches!(event, Event::ClockOffset { .. }) {
+                break;
+            }
+        }
+        assert_eq!(up, 1);
+        let accepted = target.counters().accepted.load(Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert_eq!(target.counters().accepted.load(Ordering::Relaxed), accepted, "nobody dials again");
+    }
+}

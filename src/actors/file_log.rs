@@ -62,10 +62,12 @@ async fn work(path: Arc<str>, lines: Arc<Lines>) {
         if !lines.is_closed() {
             tokio::time::sleep(GATHER).await;
         }
-        let batch = lines.take(TOGETHER);
+        let mut batch = lines.take(TOGETHER);
         if batch.is_empty() {
             return;
         }
+        // a worker may have been held up before it put in what it had answered long ago
+        batch.sort_by_key(|line| line.at);
         let records = batch.iter().filter(|line| !line.record.is_empty()).count() as u64;
         let write = move || {
             let written = output.write(&batch);
@@ -191,7 +193,7 @@ mod tests {
     use crate::plugin::metrics::Metrics;
 
     fn line(record: &'static str) -> Line {
-        Line { record: record.into(), reopen: false }
+        Line { record: record.into(), reopen: false, at: Instant::now() }
     }
 
     async fn settled(files: &Files) {
@@ -207,13 +209,29 @@ mod tests {
         let file = files.file("file-log", path.to_str().expect("a path is text"), &metrics);
         assert!(!path.exists(), "opened with the first line");
         for n in 0..2500 {
-            file.append(format!("{{\"n\":{n}}}").into(), false);
+            file.append(format!("{{\"n\":{n}}}").into(), Instant::now(), false);
         }
         settled(&files).await;
         let text = std::fs::read_to_string(&path).expect("the file");
         assert!(text.lines().eq((0..2500).map(|n| format!("{{\"n\":{n}}}"))) && text.ends_with("}\n"));
         assert_eq!(std::fs::metadata(&path).expect("the file").permissions().mode() & 0o777, 0o644);
         assert_eq!(metrics.log_records_written().with_label_values(&["file-log"]).get(), 2500);
+    }
+
+    /// A record that comes late stands where it belongs, among those that are written together.
+    #[actix_rt::test]
+    async fn what_comes_late_is_put_in_order() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let path = folder.path().join("log");
+        let (files, metrics) = (Files::default(), Metrics::default());
+        files.written_by(Box::new(FileWriters(Arbiter::current())));
+        let file = files.file("file-log", path.to_str().expect("a path is text"), &metrics);
+        let start = Instant::now();
+        for (record, at) in [("b", 2), ("c", 3), ("a", 1), ("d", 3)] {
+            file.append(record.into(), start + Duration::from_millis(at), false);
+        }
+        settled(&files).await;
+        assert_eq!(std::fs::read_to_string(&path).expect("the file"), "a\nb\nc\nd\n");
     }
 
     #[actix_rt::test]
@@ -224,7 +242,7 @@ mod tests {
         files.written_by(Box::new(FileWriters(Arbiter::current())));
         let file = files.file("file-log", path.to_str().expect("a path is text"), &metrics);
         let append = async |record: &'static str, reopen| {
-            file.append(record.into(), reopen);
+            file.append(record.into(), Instant::now(), reopen);
             settled(&files).await;
         };
         append("a", false).await;
@@ -245,11 +263,11 @@ mod tests {
         files.written_by(Box::new(FileWriters(Arbiter::current())));
         let path = folder.path().join("later/log");
         let file = files.file("file-log", path.to_str().expect("a path is text"), &metrics);
-        file.append("lost".into(), false);
+        file.append("lost".into(), Instant::now(), false);
         settled(&files).await;
         assert_eq!(metrics.log_records_dropped().with_label_values(&["file-log", "sink failed"]).get(), 1);
         std::fs::create_dir(folder.path().join("later")).expect("a folder");
-        file.append("found".into(), false);
+        file.append("found".into(), Instant::now(), false);
         settled(&files).await;
         assert_eq!(std::fs::read_to_string(&path).expect("the file"), "found\n");
         assert_eq!(metrics.log_records_written().with_label_values(&["file-log"]).get(), 1);
@@ -262,7 +280,7 @@ mod tests {
         let (files, metrics) = (Files::default(), Metrics::default());
         files.written_by(Box::new(FileWriters(Arbiter::current())));
         let file = files.file("file-log", path.to_str().expect("a path is text"), &metrics);
-        file.append("last".into(), false);
+        file.append("last".into(), Instant::now(), false);
         drop(file);
         while metrics.text().contains("troop_queue_entries{") {
             actix_rt::time::sleep(Duration::from_millis(1)).await;

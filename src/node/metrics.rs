@@ -10,6 +10,7 @@ use crate::actors::replication::Replication;
 use crate::actors::supervise;
 use crate::admin::context::{KONG_VERSION, TROOP_VERSION};
 use crate::admin::vitals::resident_memory;
+use crate::plugin::cache::Cache;
 use crate::plugin::counters::Counters as RateLimits;
 use crate::plugin::metrics::family::{counter, gauge};
 use crate::plugin::metrics::traffic::Traffic;
@@ -27,6 +28,7 @@ pub struct NodeMetrics {
     pub id: String,
     pub connections: Arc<Counters>,
     pub rate_limits: Arc<RateLimits>,
+    pub cache: Arc<Cache>,
     pub traffic: Arc<Traffic>,
     /// How often Redis servers failed.
     pub redis_failures: Box<dyn Fn() -> u64 + Send + Sync>,
@@ -62,7 +64,9 @@ impl NodeMetrics {
         let (id, subsystem) = (("node_id", self.id.as_str()), ("kong_subsystem", SUBSYSTEM));
         let pid = std::process::id().to_string();
         let series = &self.traffic.series;
+        let kept = self.cache.memory.sizes();
         let tables = [
+            ("kong_db_cache", kept.bytes, kept.budget),
             ("kong_rate_limiting_counters", self.rate_limits.len() * RateLimits::KEY_BYTES, RateLimits::MOST_KEYS * RateLimits::KEY_BYTES),
             ("prometheus_metrics", series.bytes(), series.most_bytes()),
         ];
@@ -78,6 +82,26 @@ impl NodeMetrics {
     }
 }
 
+impl NodeMetrics {
+    /// What has become of look-ups in the cache, of its entries, and of requests that waited for another one's answer.
+    fn cache(&self) -> Vec<MetricFamily> {
+        let sizes = self.cache.memory.sizes();
+        let (waited, in_vain) = self.cache.fills.totals();
+        let by = |label, counts: [(&'static str, u64); 2]| counts.map(|(value, n)| (vec![(label, value)], n));
+        let waits = [("answered", waited.saturating_sub(in_vain)), ("in vain", in_vain)];
+        vec![
+            gauge("troop_cache_entries", "Answers that are kept", [(vec![], sizes.entries as f64)]),
+            counter("troop_cache_lookups_total", "Look-ups of kept answers", by("result", [("hit", sizes.hits), ("miss", sizes.misses)])),
+            counter(
+                "troop_cache_removed_total",
+                "Answers that were taken out",
+                by("reason", [("evicted", sizes.evicted), ("expired", sizes.expired)]),
+            ),
+            counter("troop_cache_waits_total", "Requests that waited for another one's answer", by("result", waits)),
+        ]
+    }
+}
+
 impl Collector for NodeMetrics {
     fn desc(&self) -> Vec<&Desc> {
         static DESC: OnceLock<Option<Desc>> = OnceLock::new();
@@ -88,6 +112,7 @@ impl Collector for NodeMetrics {
         let (restarts, panics) = (supervise::restarts(), panics::counts());
         let mut families = self.nginx();
         families.extend(self.memory());
+        families.extend(self.cache());
         families.extend([
             gauge(INFO, INFO_HELP, [(vec![("node_id", self.id.as_str()), ("version", KONG_VERSION)], 1.0)]),
             gauge("troop_info", "The version of Troop", [(vec![("version", TROOP_VERSION)], 1.0)]),

@@ -163,6 +163,7 @@ impl Node {
             id: node_id.to_string(),
             connections: Arc::clone(&counters),
             rate_limits: Arc::clone(&handles.counters),
+            cache: Arc::clone(&handles.cache),
             traffic: Arc::clone(&handles.metrics.traffic),
             redis_failures: Box::new({
                 let redis = redis.clone();

@@ -199,6 +199,13 @@ impl Timing {
     }
 }
 
+impl Timing {
+    /// A moment before the client had the last byte, so that what it asks next comes after: for the order of log records.
+    pub fn answered(&self) -> Instant {
+        self.upstream_finished.unwrap_or(self.started)
+    }
+}
+
 /// One try to reach an upstream.
 #[derive(Clone, Debug)]
 pub struct Try {

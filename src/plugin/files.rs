@@ -23,6 +23,8 @@ pub struct Line {
     pub record: Bytes,
     /// The file is opened anew before this line.
     pub reopen: bool,
+    /// Where the line belongs among those that are written together: workers put in theirs when they come to it.
+    pub at: Instant,
 }
 
 /// Lines on their way to a file.
@@ -53,10 +55,10 @@ pub struct File {
 }
 
 impl File {
-    /// Appends a record as a line, opening the file anew before it where that is asked. Never waits.
-    pub fn append(&self, record: Bytes, reopen: bool) {
+    /// Appends a record of that moment as a line, opening the file anew before it where that is asked. Never waits.
+    pub fn append(&self, record: Bytes, at: Instant, reopen: bool) {
         let bytes = record.len() + 1;
-        self.lines.push(Line { record, reopen }, bytes);
+        self.lines.push(Line { record, reopen, at }, bytes);
     }
 
     /// What waits to be written.
@@ -101,7 +103,7 @@ impl Files {
     /// Has every file opened anew: after a rotation, when the node is told to reload.
     pub fn reopen(&self) {
         for lines in self.queues() {
-            lines.push(Line { record: Bytes::new(), reopen: true }, 0);
+            lines.push(Line { record: Bytes::new(), reopen: true, at: Instant::now() }, 0);
         }
     }
 
@@ -139,11 +141,11 @@ mod tests {
         drop(also_a);
         assert!(lines.is_closed());
         let again = file("/tmp/a");
-        again.append("x".into(), false);
+        again.append("x".into(), Instant::now(), false);
         assert!(lines.is_idle() && !again.lines.is_closed());
         files.reopen();
-        let line = |record: &'static str, reopen| Line { record: record.into(), reopen };
-        assert_eq!(again.lines().take(9), [line("x", false), line("", true)]);
-        assert_eq!(b.lines().take(9), [line("", true)]);
+        let taken = |file: &File| file.lines().take(9).into_iter().map(|line| (line.record, line.reopen)).collect::<Vec<_>>();
+        assert_eq!(taken(&again), [("x".into(), false), ("".into(), true)]);
+        assert_eq!(taken(&b), [("".into(), true)]);
     }
 }

@@ -56,7 +56,7 @@ impl Plugin for FileLog {
 
     fn log(&self, x: &mut Exchange) {
         if let Some(record) = self.recorder.record(x) {
-            self.file.append(record, self.reopen);
+            self.file.append(record, x.timing.answered(), self.reopen);
         }
     }
 }

@@ -140,6 +140,11 @@ impl UpstreamTls {
         self.id
     }
 
+    /// For a client that brings its own connections.
+    pub fn config(&self) -> Arc<ClientConfig> {
+        Arc::clone(&self.config)
+    }
+
     pub fn connector(&self) -> TlsConnector {
         TlsConnector::from(Arc::clone(&self.config))
     }

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 
 use super::scripted::{Scripted, whole};
-use crate::support::{Answer, Node, ask, wait_for};
+use crate::support::{Answer, Node, ask, get, wait_for};
 
 const PLAIN: &str = "Content-Type: text/plain\r\n";
 
@@ -130,6 +130,15 @@ fn requests_that_come_together_ask_once() {
     let missed = answers.iter().filter(|answer| fared(answer) == "Miss").count();
     assert_eq!((missed, answers.iter().filter(|a| fared(a) == "Hit").count()), (upstream.asked(), CLIENTS - missed));
     assert!(missed < CLIENTS, "nobody waited");
+    let metrics = get(node.status, "/metrics").expect("an answer").text();
+    assert!(metrics.contains("troop_cache_entries 1\n"), "{metrics}");
+    assert!(metrics.contains("shared_dict=\"kong_db_cache\""), "{metrics}");
+    let waits = |result: &str| -> usize {
+        let line = format!("troop_cache_waits_total{{result=\"{result}\"}} ");
+        metrics.lines().find_map(|l| l.strip_prefix(line.as_str())?.parse().ok()).expect("a count")
+    };
+    assert!((1..CLIENTS).contains(&(waits("answered") + waits("in vain"))), "{metrics}");
+    assert!(waits("in vain") < missed, "{metrics}");
 }
 
 /// The one that asks leaves before it is answered: the next one does not wait for ever.

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
-use tokio::time::{Instant, MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
 use crate::engine::{Action, Answer, Engine, Event, Kept, Now, State};
@@ -117,7 +117,7 @@ impl Driver {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut gossip = interval(Duration::from_millis((self.config.engine.gossip_interval / 5).max(10)));
         gossip.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut forgetting = interval(FORGET_EVERY);
+        let mut forgetting = interval_at(Instant::now() + FORGET_EVERY, FORGET_EVERY);
         loop {
             tokio::select! {
                 Some(event) = finished.recv() => {

@@ -1,5 +1,6 @@
 //! The connection to a peer: dialed again whenever it is lost, for as long as the peer is known.
 
+use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -12,7 +13,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::frame::{self, Frame, FrameError};
 use super::tls::Stream;
-use super::{DialError, Event, HANDSHAKE, Shared, lock, wall_millis};
+use super::{DialError, Event, HANDSHAKE, Peer, Shared, lock, wall_millis};
 use crate::id::NodeId;
 
 const PING_EVERY: Duration = Duration::from_secs(1);
@@ -24,7 +25,8 @@ const LONGEST_WAIT: Duration = Duration::from_secs(5);
 pub(super) async fn link(shared: Arc<Shared>, node: NodeId, mut queue: mpsc::Receiver<Vec<u8>>, waiting: Arc<AtomicUsize>) {
     let mut wait = FIRST_WAIT;
     loop {
-        let Some(advertise) = lock(&shared.peers).get(&node).map(|peer| peer.advertise.clone()) else { return };
+        // The peer may have been forgotten, and learned of again: then another task has its new queue.
+        let Some(advertise) = own(&mut lock(&shared.peers), node, &waiting).map(|peer| peer.advertise.clone()) else { return };
         match timeout(HANDSHAKE, dial(&shared, node, &advertise)).await.map_err(DialError::from).flatten() {
             Ok(stream) => {
                 wait = FIRST_WAIT;
@@ -32,13 +34,13 @@ pub(super) async fn link(shared: Arc<Shared>, node: NodeId, mut queue: mpsc::Rec
                 while let Ok(old) = queue.try_recv() {
                     waiting.fetch_sub(old.len(), Ordering::Relaxed);
                 }
-                set_up(&shared, node, true);
+                set_up(&shared, node, &waiting, true);
                 if shared.events.send(Event::Up(node)).await.is_err() {
                     return;
                 }
                 tracing::info!(%node, address = advertise, "connected to a peer");
                 let end = speak(&shared, node, stream, &mut queue, &waiting).await;
-                set_up(&shared, node, false);
+                set_up(&shared, node, &waiting, false);
                 let reason = end.err().map_or_else(|| "it closed the connection".to_owned(), |error| error.to_string());
                 tracing::info!(%node, reason, "connection to a peer lost");
                 if shared.events.send(Event::Down(node)).await.is_err() {
@@ -54,8 +56,13 @@ pub(super) async fn link(shared: Arc<Shared>, node: NodeId, mut queue: mpsc::Rec
     }
 }
 
-fn set_up(shared: &Shared, node: NodeId, up: bool) {
-    if let Some(peer) = lock(&shared.peers).get_mut(&node) {
+/// The peer, if this is still its queue.
+fn own<'a>(peers: &'a mut HashMap<NodeId, Peer>, node: NodeId, waiting: &Arc<AtomicUsize>) -> Option<&'a mut Peer> {
+    peers.get_mut(&node).filter(|peer| Arc::ptr_eq(&peer.waiting, waiting))
+}
+
+fn set_up(shared: &Shared, node: NodeId, waiting: &Arc<AtomicUsize>, up: bool) {
+    if let Some(peer) = own(&mut lock(&shared.peers), node, waiting) {
         peer.up = up;
     }
 }

@@ -39,7 +39,7 @@ async fn ends(mut stream: impl AsyncReadExt + Unpin) -> bool {
 async fn still_works(cloud: &Cloud) {
     cloud.until_live(0, cloud.nodes.len() - 1).await;
     let written = cloud.nodes[0].handle.write(vec![draft("after", "{}")], Concern::All, PATIENCE).await.expect("a write");
-    assert_eq!(written.applied, cloud.nodes.len());
+    assert_eq!(written.applied, cloud.nodes.len(), "{}", cloud.describe().await);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -214,6 +214,16 @@ impl Cloud {
         .await;
     }
 
+    /// How things stand, for a failure's message.
+    pub async fn describe(&self) -> String {
+        let mut text = String::new();
+        for node in &self.nodes {
+            let overview = node.handle.status().await.expect("a status");
+            text += &format!("\n{}: {:?} {:?} {:?}", node.node, overview.traffic, overview.status.peers, overview.status.counters);
+        }
+        text
+    }
+
     pub async fn equal(&self) -> bool {
         let mut digests = Vec::new();
         for node in &self.nodes {

@@ -104,8 +104,9 @@ impl Server {
                                 Err(_) => return,
                             }
                         }
-                        let head = String::from_utf8_lossy(&head).into_owned();
-                        assert!(head.starts_with("GET /up HTTP/1.1\r\nHost: 127.0.0.1\r\n") && head.contains("x-probe: 1\r\n"), "{head}");
+                        let head = String::from_utf8_lossy(&head).to_ascii_lowercase();
+                        let wanted = ["get /up http/1.1\r\n", "\r\nhost: 127.0.0.1\r\n", "\r\nx-probe: 1\r\n"];
+                        assert!(wanted.iter().all(|part| head.contains(part)), "{head}");
                         asked.fetch_add(1, Ordering::Relaxed);
                         match status.load(Ordering::Relaxed) {
                             0 => std::future::pending().await,

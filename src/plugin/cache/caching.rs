@@ -127,7 +127,8 @@ impl Caching {
             // the bodies of other methods may differ under one key
             Turn::Wait(_) if !matches!(x.request.method, Method::Get | Method::Head) => fills.alone(key),
             Turn::Wait(waiting) => {
-                let waited = waiting.over().await;
+                // boxed, so that requests that do not wait are no larger for it
+                let waited = Box::pin(waiting.over()).await;
                 let now = Moment::from(SystemTime::now());
                 epoch = self.storage.epoch(&key);
                 found = self.storage.find(&key, now).await;
@@ -260,10 +261,16 @@ impl Caching {
             response.body = Body::Empty;
             conditional::strip(&mut response.headers);
         }
+        // none of these is kept: they need not be looked for
         if told.age {
             response.headers.append("Age", itoa::Buffer::new().format(entry.age(now)));
         }
-        tell(response, told, Status::Hit, Some(key));
+        if told.status {
+            response.headers.append("X-Cache-Status", Status::Hit.as_str());
+        }
+        if told.key {
+            response.headers.append("X-Cache-Key", key.hex());
+        }
         Reply::in_place(x)
     }
 
@@ -273,6 +280,7 @@ impl Caching {
     }
 }
 
+/// Tells how a request fared whose answer comes from the upstream.
 fn tell(response: &mut Response, told: Told, status: Status, key: Option<&Key>) {
     if told.status {
         response.headers.set("X-Cache-Status", status.as_str());

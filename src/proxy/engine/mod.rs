@@ -252,7 +252,7 @@ impl Handler for Engine {
         }
         for_chosen(&mut x, Phases::LOG, Instance::log);
         if let Some(file) = &self.terms.access_log {
-            file.append(access_log::line(&x), false);
+            file.append(access_log::line(&x), x.timing.answered(), false);
         }
         let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();

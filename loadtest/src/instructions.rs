@@ -1,0 +1,231 @@
+//! The gate that noise does not touch: instructions for each request under callgrind, held against committed numbers.
+//!
+//! Troop runs with one worker, and requests are sent one after the other on one connection, so that every request goes the
+//! same way. A run with N requests and one with 2N differ by N requests and by nothing else: not by the start, not by the
+//! first request, not by the end.
+//!
+//! Only the worker's thread is held to a number. What other threads do meanwhile depends on the time (ticks of actors) or on
+//! chance (the main thread gathers entropy for hundreds of millions of instructions); it is shown, and the CPU of a request that
+//! scenarios measure is that of all threads.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail, ensure};
+use serde_json::{Value, json};
+
+use crate::bench::say;
+use crate::documents::requests;
+use crate::load::http1::{Connection, connect};
+use crate::peers::Place;
+use crate::scenarios::{SCENARIOS, Scenario, scenario};
+use crate::service::program;
+use crate::troop::{Launch, Refused, Store};
+
+/// What is counted, by names of the table.
+const COUNTED: [&str; 2] = ["plain", "key-auth-rate-limiting"];
+/// Of the committed number, in both directions: a gain is to be written down, so that it is not lost again.
+const TOLERANCE: f64 = 0.03;
+/// End of the name of the main thread's file.
+const MAIN: &str = "-01";
+/// Sent before anything counts, in both runs.
+const WARM_UP: usize = 50;
+
+/// The committed numbers.
+pub fn committed() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("instructions.json")
+}
+
+/// What is to be done with the counts.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Then {
+    Say,
+    Check,
+    Write,
+}
+
+/// Counts instructions and checks them against the committed numbers, or writes them there.
+pub async fn run(place: &Place, binary: PathBuf, profile: &str, n: usize, then: Then, keep: Option<&Path>) -> Result<()> {
+    let before = read(&committed())?;
+    let mut counts = BTreeMap::new();
+    for name in COUNTED {
+        let began = Instant::now();
+        let scenario = scenario(name).with_context(|| format!("{name} is not in the table"))?;
+        let Counts { worker: count, others } = count(place, &binary, scenario, n, keep).await?;
+        let compared = before.get(name).map(|old| format!(", {:+.1} % of {old:.0}", (count / old - 1.0) * 100.0)).unwrap_or_default();
+        let (took, others) = (began.elapsed().as_secs_f64(), others.max(0.0));
+        say(&format!("{name}: {count:.0} instructions a request{compared}; {others:.0} on other threads ({took:.0} s)"));
+        counts.insert(name, count);
+    }
+    match then {
+        Then::Say => Ok(()),
+        Then::Write => write(&committed(), profile, &counts),
+        Then::Check => check(&before, &counts),
+    }
+}
+
+/// Instructions, by who has them carried out.
+#[derive(Clone, Copy, Debug, Default)]
+struct Counts {
+    worker: f64,
+    /// All other threads but the main one.
+    others: f64,
+}
+
+/// Instructions of one request.
+async fn count(place: &Place, binary: &Path, scenario: &Scenario, n: usize, keep: Option<&Path>) -> Result<Counts> {
+    let once = total(place, binary, scenario, n, None).await?;
+    let keep = keep.map(|folder| folder.join(format!("callgrind.{}.out", scenario.name)));
+    let twice = total(place, binary, scenario, 2 * n, keep.as_deref()).await?;
+    let difference = |once: f64, twice: f64| (twice - once) / n as f64;
+    let count = Counts { worker: difference(once.worker, twice.worker), others: difference(once.others, twice.others) };
+    ensure!(count.worker > 0.0, "more requests took fewer instructions: {once:?} and {twice:?}");
+    Ok(count)
+}
+
+/// Instructions of a whole run with `n` requests.
+async fn total(place: &Place, binary: &Path, scenario: &Scenario, n: usize, keep: Option<&Path>) -> Result<Counts> {
+    let valgrind = program("valgrind").context("valgrind is needed: apt-get install valgrind")?;
+    let out = keep.map_or_else(|| place.directory.path().join("callgrind.out"), Path::to_owned);
+    for old in by_thread(&out)? {
+        std::fs::remove_file(old)?;
+    }
+    let file = format!("--callgrind-out-file={}", out.display());
+    let options = ["--tool=callgrind", "--quiet", "--separate-threads=yes", &file].map(str::to_owned);
+    let under = [valgrind.display().to_string()].into_iter().chain(options).collect();
+    let launch = Launch { binary: binary.to_owned(), under };
+    let started = launch.start(place, &scenario.setup, Store::Declared).await;
+    let troop = started.map_err(|refused| match refused {
+        Refused::NotAvailable(why) => anyhow::anyhow!("{}: not available: {why}", scenario.name),
+        Refused::Failed(error) => error,
+    })?;
+    let address = troop.running.listeners.http;
+    let requests = requests(&scenario.asks, &scenario.setup, address)?;
+    let mut connection = Connection::new(connect(address).await?);
+    for _ in 0..WARM_UP + n {
+        let answer = connection.exchange(&requests.http1[0], |_| {}).await?;
+        ensure!(answer.status == 200 && answer.size == requests.answer && !answer.close, "{}: {answer:?}", scenario.name);
+    }
+    drop(connection);
+    troop.running.service.context("it was started here")?.stop().await?;
+    let threads = by_thread(&out)?;
+    ensure!(!threads.is_empty(), "callgrind wrote no {}-*", out.display());
+    let mut counts = Vec::new();
+    for file in threads.iter().filter(|file| !file.to_string_lossy().ends_with(MAIN)) {
+        // a thread that did nothing has no total
+        counts.push(instructions(&std::fs::read_to_string(file)?).unwrap_or(0));
+    }
+    // hundreds of requests cost the worker more than all else costs any other thread
+    let worker = counts.iter().copied().max().context("callgrind saw one thread only")?;
+    Ok(Counts { worker: worker as f64, others: (counts.iter().sum::<u64>() - worker) as f64 })
+}
+
+/// Callgrind's files of a run: `<out>-01` is that of the main thread, and each further thread has one.
+fn by_thread(out: &Path) -> Result<Vec<PathBuf>> {
+    let name = out.file_name().context("a file")?.to_string_lossy().into_owned() + "-";
+    let mut files = Vec::new();
+    for entry in std::fs::read_dir(out.parent().context("a folder")?)? {
+        let entry = entry?;
+        let number = entry.file_name().to_string_lossy().strip_prefix(&name).map(str::to_owned);
+        if number.is_some_and(|n| !n.is_empty() && n.bytes().all(|b| b.is_ascii_digit())) {
+            files.push(entry.path());
+        }
+    }
+    Ok(files)
+}
+
+/// The total in callgrind's output.
+fn instructions(text: &str) -> Option<u64> {
+    let line = |name| text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok());
+    line("totals:").or_else(|| line("summary:"))
+}
+
+fn read(path: &Path) -> Result<BTreeMap<String, f64>> {
+    let text = match std::fs::read_to_string(path) {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
+        text => text?,
+    };
+    let value: Value = serde_json::from_str(&text)?;
+    let counts = value["instructions_per_request"].as_object().context("instructions.json holds no counts")?;
+    Ok(counts.iter().filter_map(|(name, count)| Some((name.clone(), count.as_f64()?))).collect())
+}
+
+fn write(path: &Path, profile: &str, counts: &BTreeMap<&str, f64>) -> Result<()> {
+    let counts: BTreeMap<&str, u64> = counts.iter().map(|(name, count)| (*name, count.round() as u64)).collect();
+    let value = json!({
+        "profile": profile,
+        "measured_by": "cargo run -p loadtest -- instructions --write",
+        "instructions_per_request": counts,
+    });
+    std::fs::write(path, serde_json::to_string_pretty(&value)? + "\n")?;
+    say(&format!("written to {}", path.display()));
+    Ok(())
+}
+
+/// Whether all counts are where they were.
+fn check(committed: &BTreeMap<String, f64>, counts: &BTreeMap<&str, f64>) -> Result<()> {
+    let mut wrong = Vec::new();
+    for (name, count) in counts {
+        match committed.get(*name) {
+            None => wrong.push(format!("{name} has no committed number")),
+            Some(old) if count / old > 1.0 + TOLERANCE => wrong.push(format!("{name} takes {count:.0} instructions, it was {old:.0}")),
+            Some(old) if count / old < 1.0 - TOLERANCE => {
+                wrong.push(format!("{name} takes only {count:.0} instructions, it was {old:.0}: keep the gain with --write"));
+            }
+            Some(_) => {}
+        }
+    }
+    if !wrong.is_empty() {
+        bail!("{}", wrong.join("\n"));
+    }
+    Ok(())
+}
+
+/// The scenarios that are counted, as a list for help texts.
+pub fn counted() -> String {
+    SCENARIOS.iter().map(|s| s.name).filter(|name| COUNTED.contains(name)).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn totals_of_callgrind() {
+        assert_eq!(instructions("version: 1\nevents: Ir\nfn=(1) x\n1 2\ntotals: 12345\n"), Some(12_345));
+        assert_eq!(instructions("summary: 77 1\n"), Some(77));
+        assert_eq!(instructions("events: Ir\n"), None);
+    }
+
+    #[test]
+    fn files_of_threads() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let out = directory.path().join("callgrind.out");
+        for name in ["callgrind.out", "callgrind.out-01", "callgrind.out-02", "callgrind.out-x", "other-01"] {
+            std::fs::write(directory.path().join(name), "").expect("written");
+        }
+        let mut files = by_thread(&out).expect("listed");
+        files.sort();
+        assert_eq!(files, ["callgrind.out-01", "callgrind.out-02"].map(|name| directory.path().join(name)));
+    }
+
+    #[test]
+    fn three_percent_either_way() {
+        let committed = BTreeMap::from([("plain".to_owned(), 1000.0)]);
+        let check = |count: f64| check(&committed, &BTreeMap::from([("plain", count)]));
+        assert!(check(1029.0).is_ok() && check(971.0).is_ok());
+        assert!(check(1031.0).is_err_and(|e| e.to_string().contains("it was 1000")));
+        assert!(check(969.0).is_err_and(|e| e.to_string().contains("--write")));
+        assert!(super::check(&BTreeMap::new(), &BTreeMap::from([("plain", 1.0)])).is_err());
+    }
+
+    #[test]
+    fn numbers_are_read_as_they_were_written() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let path = directory.path().join("instructions.json");
+        assert!(read(&path).expect("nothing yet").is_empty());
+        write(&path, "quick", &BTreeMap::from([("plain", 1234.4)])).expect("written");
+        assert_eq!(read(&path).expect("read"), BTreeMap::from([("plain".to_owned(), 1234.0)]));
+    }
+}
