@@ -272,7 +272,9 @@ fn shipped_configuration_can_be_used_as_it_is() {
     assert_eq!(again.as_json(), settings.as_json());
 
     let mut checked = 0;
-    for entry in std::fs::read_dir(&config).expect("the configuration").flatten() {
+    let folders = [config.clone(), config.join("cluster")];
+    let entries = folders.iter().flat_map(|folder| std::fs::read_dir(folder).expect("the configuration").flatten());
+    for entry in entries.filter(|entry| entry.path().is_file()) {
         let (name, path) = (entry.file_name().to_string_lossy().into_owned(), entry.path());
         let text = std::fs::read_to_string(&path).expect("a text");
         match name.rsplit_once('.').map(|(_, ending)| ending) {
@@ -289,6 +291,7 @@ fn shipped_configuration_can_be_used_as_it_is() {
                 assert!(!document.rows.is_empty() && document.warnings.is_empty(), "{name}");
             }
             Some("service") => unit(&text),
+            Some("sh") => assert!((1..=3).all(|n| path.with_file_name(format!("node-{n}.conf")).exists()), "{name}"),
             _ => panic!("nothing checks {name}"),
         }
         checked += 1;

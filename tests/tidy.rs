@@ -141,6 +141,20 @@ fn climbs(code: &str) -> usize {
     (1..).take_while(|n| code.contains(&"super::".repeat(*n))).last().unwrap_or(0)
 }
 
+/// The crate of the cluster is named by who brings it to the node, shows it, and starts it. It knows nothing of the node.
+#[test]
+fn the_cluster_is_named_by_few() {
+    let may = ["actors", "admin", "cli", "node"];
+    let names = |line: &str| line.starts_with("use cluster::") || line.contains("::cluster::") && !line.contains("crate::");
+    for (module, path, code) in modules() {
+        let named = code.lines().find(|line| names(line)).filter(|_| !may.contains(&module.as_str()));
+        assert_eq!(named, None, "{}", path.display());
+    }
+    for (path, text) in sources("cluster") {
+        assert!(!text.contains("troop::"), "{} knows the node", path.display());
+    }
+}
+
 /// No plugin names another: what several need is in `src/plugin/`.
 #[test]
 fn plugins_do_not_know_each_other() {

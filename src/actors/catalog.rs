@@ -278,7 +278,8 @@ impl Shared {
         let place = |edit: &Edit| ENTITIES.iter().position(|entity| entity.name == edit.entity().name);
         edits.sort_by_key(place);
         let before = self.current.load_full();
-        let put: HashSet<_> = edits.iter().filter(|edit| matches!(edit, Edit::Put(_))).map(|edit| (edit.entity().name, edit.id())).collect();
+        let put: HashSet<_> =
+            edits.iter().filter(|edit| matches!(edit, Edit::Put(_))).map(|edit| (edit.entity().name, edit.id())).collect();
         let gone: HashSet<_> = edits.iter().map(|edit| (edit.entity().name, edit.id())).filter(|key| !put.contains(key)).collect();
         let mut unusable = Vec::new();
         let mut bad = HashSet::new();

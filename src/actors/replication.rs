@@ -118,7 +118,7 @@ impl Replication {
         loop {
             tick.tick().await;
             let catalog = self.configuration.catalog();
-            if !catalog.next_end().is_some_and(|end| end <= row::now()) {
+            if catalog.next_end().is_none_or(|end| end > row::now()) {
                 continue;
             }
             let Ok(overview) = self.handle.status().await else { return };

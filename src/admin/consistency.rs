@@ -22,7 +22,9 @@ pub async fn before(cluster: &Replication, request: &HttpRequest) -> Result<Wish
     if let Some(stamp) = field("x-config-min-stamp").filter(|_| matches!(*request.method(), Method::GET | Method::HEAD)) {
         let token: Token = stamp.parse().map_err(|_| Answer::message(400, "X-Config-Min-Stamp: not the stamp of a change"))?;
         if !cluster.wait_for(token, SEEN).await {
-            return Err(Answer::message(503, "the change of X-Config-Min-Stamp has not arrived at this node yet").header("Retry-After", "1"));
+            return Err(
+                Answer::message(503, "the change of X-Config-Min-Stamp has not arrived at this node yet").header("Retry-After", "1")
+            );
         }
     }
     match field("x-cluster-wait") {

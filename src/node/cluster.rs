@@ -47,9 +47,10 @@ impl Membership {
     /// What the cluster is told of this node.
     pub fn config(&self, settings: &Settings, hostname: &str, version: &str) -> ::cluster::Config {
         let listen = settings.cluster_listen;
-        let advertise = settings.cluster_advertise.clone().unwrap_or_else(|| {
-            if listen.ip().is_unspecified() { format!("{hostname}:{}", listen.port()) } else { listen.to_string() }
-        });
+        let advertise = settings
+            .cluster_advertise
+            .clone()
+            .unwrap_or_else(|| if listen.ip().is_unspecified() { format!("{hostname}:{}", listen.port()) } else { listen.to_string() });
         let mesh = mesh::Config {
             node: NodeId(self.node.as_u128()),
             cluster: NAME.to_owned(),

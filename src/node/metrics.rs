@@ -152,14 +152,22 @@ fn of_cluster(overview: &Overview) -> Vec<MetricFamily> {
     let label = |node: &'_ String| vec![("peer", node.clone())];
     let of_peers = |name, help, value: &dyn Fn(&(String, f64, f64)) -> f64| {
         let samples: Vec<_> = peers.iter().map(|peer| (label(&peer.0), value(peer))).collect();
-        gauge(name, help, samples.iter().map(|(labels, value)| (labels.iter().map(|(name, node)| (*name, node.as_str())).collect(), *value)))
+        gauge(
+            name,
+            help,
+            samples.iter().map(|(labels, value)| (labels.iter().map(|(name, node)| (*name, node.as_str())).collect(), *value)),
+        )
     };
     let flag = |value: bool| f64::from(u8::from(value));
     vec![
         one("troop_cluster_ready", "Whether the node has what its peers have", flag(status.ready)),
         one("troop_cluster_accepts_writes", "Whether the node takes changes", flag(status.accepts_writes)),
         one("troop_cluster_members", "Nodes that belong to the cluster", status.members.len() as f64),
-        one("troop_cluster_alive", "Nodes that are alive, this one included", (status.peers.iter().filter(|peer| peer.live).count() + 1) as f64),
+        one(
+            "troop_cluster_alive",
+            "Nodes that are alive, this one included",
+            (status.peers.iter().filter(|peer| peer.live).count() + 1) as f64,
+        ),
         one("troop_cluster_records", "Records that the node keeps, deletions included", status.digest.count as f64),
         one("troop_cluster_records_alive", "Records that are not deleted", status.alive as f64),
         one("troop_cluster_bad_records", "Records that the node cannot put in effect", status.bad.len() as f64),

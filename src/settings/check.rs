@@ -48,7 +48,8 @@ fn cluster(settings: &Settings, errors: &mut Vec<String>) {
     if settings.database != Database::Embedded {
         errors.push("cluster = on: nodes of a cluster keep the configuration themselves; set database to embedded".into());
     }
-    for (name, addresses) in [("cluster_seeds", &settings.cluster_seeds[..]), ("cluster_advertise", settings.cluster_advertise.as_slice())] {
+    for (name, addresses) in [("cluster_seeds", &settings.cluster_seeds[..]), ("cluster_advertise", settings.cluster_advertise.as_slice())]
+    {
         for address in addresses {
             let port = address.rsplit_once(':').filter(|(host, _)| !host.is_empty()).map(|(_, port)| port.parse::<u16>());
             if !matches!(port, Some(Ok(1..))) {
@@ -69,7 +70,9 @@ fn cluster(settings: &Settings, errors: &mut Vec<String>) {
     ] {
         match entry {
             Some(entry) => readable(name, std::slice::from_ref(entry), errors),
-            None => errors.push(format!("{name} must be specified with cluster = on; `troop cluster init` and `troop cluster join` make it")),
+            None => {
+                errors.push(format!("{name} must be specified with cluster = on; `troop cluster init` and `troop cluster join` make it"))
+            }
         }
     }
 }

@@ -181,19 +181,26 @@ fn a_name_that_is_given_twice_at_once_has_one_owner() {
     for round in 0..5 {
         let name = format!("twin-{round}");
         let statuses: Vec<u16> = std::thread::scope(|scope| {
-            let tasks: Vec<_> =
-                cloud.nodes[..2].iter().map(|node| scope.spawn(|| node.admin_answer("POST", "/consumers", &json!({"username": name})).status)).collect();
+            let tasks: Vec<_> = cloud.nodes[..2]
+                .iter()
+                .map(|node| scope.spawn(|| node.admin_answer("POST", "/consumers", &json!({"username": name})).status))
+                .collect();
             tasks.into_iter().map(|task| task.join().expect("an answer")).collect()
         });
         assert!(statuses.contains(&201) || statuses == [409, 409], "{statuses:?}");
         cloud.nodes[2].admin("POST", "/cluster/barrier", json!({}));
         cloud.meet();
-        let owners: Vec<Value> = cloud.nodes.iter().map(|node| node.admin_answer("GET", &format!("/consumers/{name}"), &Value::Null).json()["id"].clone()).collect();
+        let owners: Vec<Value> = cloud
+            .nodes
+            .iter()
+            .map(|node| node.admin_answer("GET", &format!("/consumers/{name}"), &Value::Null).json()["id"].clone())
+            .collect();
         assert!(owners.windows(2).all(|pair| pair[0] == pair[1]), "{owners:?}");
         let created = statuses.iter().filter(|status| **status == 201).count();
         for node in &cloud.nodes {
             let conflicts = node.admin("GET", "/cluster/conflicts", Value::Null);
-            let of_name = conflicts["data"].as_array().expect("a list").iter().filter(|entry| entry["body"]["username"] == name.as_str()).count();
+            let of_name =
+                conflicts["data"].as_array().expect("a list").iter().filter(|entry| entry["body"]["username"] == name.as_str()).count();
             assert_eq!(of_name, created.saturating_sub(1), "{conflicts}");
         }
     }

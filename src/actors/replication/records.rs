@@ -152,7 +152,8 @@ mod tests {
         let claims = draft(&consumer("a".into())).unique;
         assert_eq!(claims, [Unique { field: "consumers.username".into(), value: "a".into(), exclusive: false }]);
         let schema = model::entity("keyauth_credentials").expect("an entity");
-        let body = json!({"id": Uuid::from_u128(1).to_string(), "key": "k".repeat(2000), "consumer": {"id": Uuid::from_u128(7).to_string()}});
+        let body =
+            json!({"id": Uuid::from_u128(1).to_string(), "key": "k".repeat(2000), "consumer": {"id": Uuid::from_u128(7).to_string()}});
         let draft = draft(&Row::new(schema, Uuid::from_u128(1), body.as_object().expect("an object")));
         assert_eq!(draft.parents, [Key::new("consumers", Uuid::from_u128(7).to_string())]);
         assert!(draft.unique.iter().all(|unique| unique.exclusive && unique.value.len() == 64));

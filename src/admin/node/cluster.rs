@@ -68,7 +68,13 @@ async fn status(call: Call) -> Outcome {
             shown["last_error"] = status.bad.first().map(|(key, reason)| format!("{key}: {reason}")).into();
         } else {
             let state = peer.and_then(|peer| peer.state).or_else(|| member.and_then(|member| member.state));
-            extend(&mut shown, member.is_some() && peer.is_some_and(|peer| peer.live), state, peer, peer.and_then(|peer| peer.clock_offset));
+            extend(
+                &mut shown,
+                member.is_some() && peer.is_some_and(|peer| peer.live),
+                state,
+                peer,
+                peer.and_then(|peer| peer.clock_offset),
+            );
             shown["last_error"] = Value::Null;
         }
         nodes.push(shown);
