@@ -93,7 +93,7 @@ fn reset(settings: &Settings, yes: bool) -> Outcome {
         return Ok(ExitCode::FAILURE);
     }
     // Opening it first shows that no node is using it.
-    let store = Embedded::open(&settings.prefix)?.not_clustered()?;
+    let store = Embedded::open(&settings.prefix)?;
     say(&format!("Resetting database ({})...", store.name()));
     std::fs::remove_file(store.path())?;
     say("Database successfully reset");
