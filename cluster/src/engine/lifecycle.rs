@@ -163,7 +163,8 @@ impl Engine {
     /// Takes note of a record that is about to be applied, if it is one that the horizon has to wait for.
     pub(super) fn note_arrival(&mut self, record: &Record, now: Now) {
         let made = if record.is_alive() { record.born } else { record.version.stamp };
-        let news = !record.is_alive() || self.replica.get(&record.key).is_none();
+        // Another life of a key that is here counts too: who has only the former one, as a tombstone, may be about to purge it.
+        let news = !record.is_alive() || self.replica.version(&record.key).life != record.version.life;
         if news && made.millis() + self.horizon_margin() < now.wall {
             self.late_at = now.wall;
         }
