@@ -184,7 +184,7 @@ pub struct Timing {
 impl Timing {
     fn starting() -> Self {
         Self {
-            started: Instant::now(),
+            started: crate::clock::now(),
             started_at: SystemTime::now(),
             upstream_started: None,
             upstream_headers: None,
@@ -211,9 +211,10 @@ impl Timing {
 pub struct Try {
     pub ip: IpAddr,
     pub port: u16,
-    pub started_at: SystemTime,
-    /// Time the balancer took.
-    pub balancer: std::time::Duration,
+    /// When the balancer was asked for an address.
+    pub asked: Instant,
+    /// When there was one.
+    pub started: Instant,
     /// The status that stands for the failure, when the try failed.
     pub failure: Option<u16>,
     /// Status of the answer, when there was one.

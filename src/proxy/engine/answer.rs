@@ -2,6 +2,7 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::clock;
 use crate::http::Headers;
 use crate::plugin::Exchange;
 use crate::proxy::engine::forward::Named;
@@ -24,12 +25,12 @@ pub fn clean(x: &mut Exchange, added: &Added, te_trailers: bool) {
     let status = x.response.status;
     strip_hop_by_hop(headers, status == 101, te_trailers);
     if added.upstream_status {
-        headers.set("X-Kong-Upstream-Status", itoa::Buffer::new().format(status));
+        headers.set_checked(b"X-Kong-Upstream-Status", itoa::Buffer::new().format(status).as_bytes());
     }
 }
 
 /// Says that the gateway was there, in an upstream's answer.
-pub fn proxied(x: &mut Exchange, added: &Added, product: &str) {
+pub fn proxied(x: &mut Exchange, added: &Added, product: &str, own_via: &str) {
     let headers = &mut x.response.headers;
     charset(headers);
     if added.server && !headers.contains("server") {
@@ -38,19 +39,17 @@ pub fn proxied(x: &mut Exchange, added: &Added, product: &str) {
     if added.via {
         if headers.contains("via") {
             let mut via: Vec<&[u8]> = headers.get_all("via").collect();
-            let own = [b"1.1 ", product.as_bytes()].concat();
-            via.push(&own);
+            via.push(own_via.as_bytes());
             let via = via.join(&b", "[..]);
             headers.set("Via", via);
         } else {
-            headers.append("Via", "1.1 ");
-            headers.extend("Via", product.as_bytes());
+            headers.append_checked(b"Via", own_via.as_bytes());
         }
     }
 }
 
 /// Fields of an answer that the gateway made itself. `tried` says that an upstream was contacted, or tried to be.
-pub fn own(x: &mut Exchange, added: &Added, product: &str, tried: bool) {
+pub fn own(x: &mut Exchange, added: &Added, product: &str, own_via: &str, tried: bool) {
     let headers = &mut x.response.headers;
     if !headers.contains("location") {
         // nginx's pages for redirects carry no charset
@@ -63,7 +62,7 @@ pub fn own(x: &mut Exchange, added: &Added, product: &str, tried: bool) {
         headers.append("Server", product);
     }
     if added.via && tried {
-        headers.append("Via", format!("1.1 {product}"));
+        headers.append("Via", own_via);
     }
 }
 
@@ -72,21 +71,21 @@ pub fn latencies(x: &mut Exchange, added: &Added, tried: bool) {
     let started = x.timing.started;
     let mut buffer = itoa::Buffer::new();
     let headers = &mut x.response.headers;
-    let mut tell = |name: &str, d: Duration| headers.set(name, buffer.format(d.as_millis() as u64));
+    let mut tell = |name: &str, d: Duration| headers.set_checked(name.as_bytes(), buffer.format(d.as_millis() as u64).as_bytes());
     if tried {
-        let upstream = x.timing.upstream_started.unwrap_or_else(std::time::Instant::now);
+        let upstream = x.timing.upstream_started.unwrap_or_else(clock::now);
         if added.upstream_latency {
-            let end = x.timing.upstream_headers.unwrap_or_else(std::time::Instant::now);
+            let end = x.timing.upstream_headers.unwrap_or_else(clock::now);
             tell("X-Kong-Upstream-Latency", end.duration_since(upstream));
         }
         if added.proxy_latency {
             tell("X-Kong-Proxy-Latency", upstream.duration_since(started));
         }
     } else if added.response_latency {
-        tell("X-Kong-Response-Latency", started.elapsed());
+        tell("X-Kong-Response-Latency", clock::read().saturating_duration_since(started));
     }
     if added.request_id {
-        x.response.headers.set("X-Kong-Request-Id", x.request_id.0);
+        x.response.headers.set_checked(b"X-Kong-Request-Id", &x.request_id.0);
     }
 }
 

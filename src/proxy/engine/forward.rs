@@ -2,7 +2,6 @@
 
 use std::io::Write;
 
-use crate::http::headers::Line;
 use crate::http::{Body, Headers, Request};
 use crate::plugin::Exchange;
 
@@ -48,14 +47,14 @@ pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
     }
     let named = Named::of(&request.headers);
     let mut te_trailers = false;
-    for Line { name, value, bytes } in request.headers.lines() {
-        match fate(name) {
-            Fate::Kept if named.has(name) => {}
-            Fate::Kept => out.extend_from_slice(bytes),
-            Fate::Te => te_trailers |= value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")),
-            Fate::Dropped => {}
+    request.headers.write(out, |name, value| match fate(name) {
+        Fate::Kept => !named.has(name),
+        Fate::Te => {
+            te_trailers |= value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers"));
+            false
         }
-    }
+        Fate::Dropped => false,
+    });
     if te_trailers {
         out.extend_from_slice(b"TE: trailers\r\n");
     }
@@ -81,17 +80,22 @@ pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
 /// `X-Real-IP` and `X-Forwarded-*`. A trusted peer's own values pass.
 fn forwarded(x: &Exchange, out: &mut Vec<u8>) {
     let headers = &x.request.headers;
-    let sent = |name: &'static str| headers.get(name).filter(|_| x.client.trusted);
+    let sent = |name: &'static str| if x.client.trusted { headers.get(name) } else { None };
     out.extend_from_slice(b"X-Real-IP: ");
+    let start = out.len();
     write_address(x.client.ip, out);
+    let address = start..out.len();
     out.extend_from_slice(b"\r\nX-Forwarded-For: ");
     let mut chain = false;
     for value in headers.get_all("x-forwarded-for") {
         put(out, &[value, b", "]);
         chain = true;
     }
-    let last = if chain { x.client.peer.ip() } else { x.client.ip };
-    write_address(last, out);
+    if chain {
+        write_address(x.client.peer.ip(), out)
+    } else {
+        out.extend_from_within(address)
+    }
     put(out, &[b"\r\nX-Forwarded-Proto: ", sent("x-forwarded-proto").unwrap_or(x.client.scheme.as_bytes())]);
     let host = headers.get("host").unwrap_or_default();
     put(out, &[b"\r\nX-Forwarded-Host: ", sent("x-forwarded-host").unwrap_or_else(|| without_port(host)), b"\r\nX-Forwarded-Port: "]);

@@ -27,6 +27,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 
+use crate::clock;
 use crate::http::{Headers, Method};
 use crate::plugin::Exchange;
 use crate::proxy::handler::{Connection, End, Handler};
@@ -102,7 +103,11 @@ pub async fn serve<H: Handler>(
         match accepted.await {
             Some(Ok((request, respond))) => {
                 let open = ledger.open();
-                tokio::task::spawn_local(exchange(Rc::clone(worker), request, respond, Rc::clone(&connection), open));
+                let exchange = exchange(Rc::clone(worker), request, respond, Rc::clone(&connection), open);
+                tokio::task::spawn_local(async move {
+                    let mut exchange = pin!(exchange);
+                    poll_fn(|cx| clock::hold(|| exchange.as_mut().poll(cx))).await;
+                });
             }
             Some(Err(error)) => {
                 match error.reason() {
