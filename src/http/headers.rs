@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::ops::Range;
 
-use crate::http::syntax::is_token;
+use crate::http::syntax::{is_token, same};
 
 /// Header fields of a message.
 ///
@@ -54,7 +54,7 @@ impl Field {
     }
 
     fn is(self, name: &[u8], bytes: &[u8]) -> bool {
-        self.name as usize == name.len() && self.name(bytes).eq_ignore_ascii_case(name)
+        self.name as usize == name.len() && same(self.name(bytes), name)
     }
 }
 
@@ -185,13 +185,14 @@ impl Headers {
 
     /// Adds to the end of the value of the first field of that name; the others of that name go.
     pub fn extend(&mut self, name: &str, more: &[u8]) {
-        let Some(before) = self.candidates(name).iter().find(|f| f.is(name.as_bytes(), &self.bytes)).copied() else { return };
+        let Some(at) = self.candidates(name).iter().position(|f| f.is(name.as_bytes(), &self.bytes)) else { return };
+        let before = self.fields[at];
         let start = self.bytes.len();
         let from = before.start as usize;
         self.bytes.extend_from_within(from..from + (before.name + before.value) as usize + 2);
         self.bytes.extend_from_slice(&clean(more));
         self.bytes.extend_from_slice(b"\r\n");
-        self.put(Field { start: start as u32, name: before.name, value: before.value + more.len() as u32 });
+        self.replace(at, Field { start: start as u32, name: before.name, value: before.value + more.len() as u32 });
     }
 
     /// Removes all fields of that name; whether there was one.
@@ -215,7 +216,16 @@ impl Headers {
     fn put(&mut self, field: Field) {
         let bytes = &self.bytes;
         let name = field.name(bytes);
-        let Some(first) = self.fields.iter().position(|f| f.is(name, bytes)) else { return self.fields.push(field) };
+        match self.fields.iter().position(|f| f.is(name, bytes)) {
+            Some(first) => self.replace(first, field),
+            None => self.fields.push(field),
+        }
+    }
+
+    /// Puts a field in the place of the first one of its name, which is known, and removes the others.
+    fn replace(&mut self, first: usize, field: Field) {
+        let bytes = &self.bytes;
+        let name = field.name(bytes);
         self.fields[first] = field;
         if self.fields[first + 1..].iter().any(|f| f.is(name, bytes)) {
             let mut at = 0;

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 use time::OffsetDateTime;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::xxh3_128_with_seed;
 
 /// Shards of the table: enough that workers seldom meet and that sweeping one is short.
 const SHARDS: usize = 256;
@@ -106,12 +107,12 @@ pub struct Key(u128);
 impl Key {
     /// A key for these parts; their order counts, and where one ends and the next begins.
     pub fn new(parts: &[&[u8]]) -> Self {
-        let mut hash = Xxh3::with_seed(*SEED);
+        let mut whole = SmallVec::<[u8; 192]>::new();
         for part in parts {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
+            whole.extend_from_slice(&(part.len() as u32).to_le_bytes());
+            whole.extend_from_slice(part);
         }
-        Self(hash.digest128())
+        Self(xxh3_128_with_seed(&whole, *SEED))
     }
 
     fn shard(self) -> usize {

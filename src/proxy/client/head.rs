@@ -3,7 +3,7 @@
 //! As tolerant as nginx where upstreams are known to be sloppy (line feeds alone, a field without a colon, a missing reason
 //! phrase), as strict as it must be where the framing of the body is at stake.
 
-use crate::http::syntax::{FieldLine, is_value};
+use crate::http::syntax::{FieldLine, is_value, same};
 use crate::http::{Headers, Response};
 
 /// Longest head that is read.
@@ -86,7 +86,7 @@ impl Fields {
     fn read(&mut self, field: FieldLine, line: &[u8], headers: &mut Headers) -> Result<(), &'static str> {
         let (name, value) = (&line[..field.name], &line[field.value.0..field.value.1]);
         match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if same(name, b"content-length") => {
                 if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
                     return Err("bad Content-Length");
                 }
@@ -94,19 +94,26 @@ impl Fields {
                     return Err("two Content-Lengths");
                 }
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            17 if same(name, b"transfer-encoding") => {
+                if self.chunked || !same(value, b"chunked") {
                     return Err("unknown transfer coding");
                 }
                 self.chunked = true;
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            10 if same(name, b"connection") => {
+                let mut names_fields = false;
                 for option in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-                    if option.eq_ignore_ascii_case(b"close") {
+                    if same(option, b"close") {
                         self.keep_alive = false;
-                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    } else if same(option, b"keep-alive") {
                         self.keep_alive = true;
+                    } else {
+                        names_fields = true;
                     }
+                }
+                if !names_fields {
+                    // nobody else needs to know
+                    return Ok(());
                 }
             }
             _ => {}

@@ -4,6 +4,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::clock;
 use crate::http::Headers;
+use crate::http::syntax::same;
 use crate::plugin::Exchange;
 use crate::proxy::engine::forward::Named;
 
@@ -90,19 +91,23 @@ pub fn latencies(x: &mut Exchange, added: &Added, tried: bool) {
 }
 
 fn strip_hop_by_hop(headers: &mut Headers, switched: bool, te_trailers: bool) {
+    const NAMES: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade"];
+    if !NAMES.iter().any(|name| headers.contains(name)) {
+        return;
+    }
     let options: Vec<Vec<u8>> = match headers.contains("connection") {
         true => Named::of(headers).names().map(<[u8]>::to_vec).collect(),
         false => Vec::new(),
     };
     headers.retain(|name, _| {
         let hop = match name.len() {
-            7 => name.eq_ignore_ascii_case(b"trailer") && !te_trailers || name.eq_ignore_ascii_case(b"upgrade") && !switched,
-            10 => name.eq_ignore_ascii_case(b"connection") || name.eq_ignore_ascii_case(b"keep-alive"),
-            16 => name.eq_ignore_ascii_case(b"proxy-connection"),
-            17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+            7 => same(name, b"trailer") && !te_trailers || same(name, b"upgrade") && !switched,
+            10 => same(name, b"connection") || same(name, b"keep-alive"),
+            16 => same(name, b"proxy-connection"),
+            17 => same(name, b"transfer-encoding"),
             _ => false,
         };
-        !hop && !options.iter().any(|o| name.eq_ignore_ascii_case(o))
+        !hop && !options.iter().any(|o| same(name, o))
     });
 }
 
@@ -110,7 +115,7 @@ fn strip_hop_by_hop(headers: &mut Headers, switched: bool, te_trailers: bool) {
 fn charset(headers: &mut Headers) {
     const TYPES: [&[u8]; 6] =
         [b"text/html", b"text/plain", b"text/xml", b"application/javascript", b"application/rss+xml", b"text/vnd.wap.wml"];
-    if headers.get("content-type").is_some_and(|value| TYPES.iter().any(|t| value.eq_ignore_ascii_case(t))) {
+    if headers.get("content-type").is_some_and(|value| TYPES.iter().any(|t| same(value, t))) {
         headers.extend("Content-Type", b"; charset=UTF-8");
     }
 }

@@ -29,7 +29,7 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::http::{Request, Response};
-use crate::plugin::exchange::{Client as ClientAddress, RequestId, Source};
+use crate::plugin::exchange::{RequestId, Source};
 use crate::plugin::files::File;
 use crate::plugin::reply::ReplyBody;
 use crate::plugin::world::Nothing;
@@ -75,6 +75,10 @@ pub struct Engine {
     /// What these hold meanwhile, so that an old configuration is not kept by them.
     nothing: Arc<dyn World>,
 }
+
+/// Most exchanges that are kept, and most memory of one.
+const SPARE: usize = 64;
+const SPARE_SIZE: usize = 16 * 1024;
 
 /// Boxed, because servers hold an exchange across awaits and it is large.
 #[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
@@ -211,18 +215,14 @@ impl Engine {
 }
 
 impl Handler for Engine {
-    fn begin(&self, request: Request, connection: &Rc<Connection>) -> Box<Exchange> {
-        let snapshot = self.snapshot.load_full();
-        let mut client: ClientAddress = connection.client.clone();
-        self.terms.real_ip.apply(&mut client, connection.proxied.map(|(from, _)| from), &request.headers);
-        let id = self.request_id();
-        match self.spare.borrow_mut().pop() {
-            Some(mut exchange) => {
-                exchange.restart(request, client, snapshot, id);
-                exchange
-            }
-            None => Box::new(Exchange::new(request, client, snapshot, id)),
-        }
+    fn blank(&self) -> Box<Exchange> {
+        let spare = self.spare.borrow_mut().pop();
+        spare.unwrap_or_else(|| Box::new(Exchange::blank(Arc::clone(&self.nothing))))
+    }
+
+    fn begin(&self, x: &mut Exchange, connection: &Rc<Connection>) {
+        x.begin(&connection.client, self.snapshot.load_full(), self.request_id());
+        self.terms.real_ip.apply(&mut x.client, connection.proxied.map(|(from, _)| from), &x.request.headers);
     }
 
     async fn respond(&self, x: &mut Exchange) {
@@ -247,7 +247,7 @@ impl Handler for Engine {
         for_chosen(x, Phases::BODY_FILTER, |instance, x| instance.body_filter(x, chunk, last));
     }
 
-    fn finish(&self, mut x: Box<Exchange>, _end: End) -> Request {
+    fn finish(&self, mut x: Box<Exchange>, _end: End) {
         x.timing.finished = Some(clock::now());
         if x.response.status == 0 {
             // nginx's own: the client was gone before there was an answer
@@ -257,12 +257,11 @@ impl Handler for Engine {
         if let Some(file) = &self.terms.access_log {
             file.append(access_log::line(&x), x.timing.answered(), false);
         }
-        let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();
-        if spare.len() < 64 {
+        if spare.len() < SPARE && x.memory() <= SPARE_SIZE {
+            x.clear(&self.nothing);
             spare.push(x);
         }
-        request
     }
 
     fn refuse(&self, status: u16, request: Option<&Request>, _: &Rc<Connection>) -> Response {

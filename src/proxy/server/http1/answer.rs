@@ -1,5 +1,6 @@
 //! The head of an answer, and how its body is delimited.
 
+use crate::http::syntax::same;
 use crate::http::{Body, Response, Version};
 use crate::proxy::server::date::Date;
 
@@ -40,17 +41,17 @@ pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstanc
     let (mut dated, mut announced, mut close) = (false, None, false);
     response.headers.write(out, |name, value| {
         match name.len() {
-            4 => dated |= name.eq_ignore_ascii_case(b"date"),
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            4 => dated |= same(name, b"date"),
+            10 if same(name, b"connection") => {
                 close |= value.split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
                 return false;
             }
-            10 => return !name.eq_ignore_ascii_case(b"keep-alive"),
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            10 => return !same(name, b"keep-alive"),
+            14 if same(name, b"content-length") => {
                 announced = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
                 return false;
             }
-            17 => return !name.eq_ignore_ascii_case(b"transfer-encoding"),
+            17 => return !same(name, b"transfer-encoding"),
             _ => {}
         }
         true

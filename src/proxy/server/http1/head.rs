@@ -1,7 +1,7 @@
 //! The head of a request: read strictly (RFC 9112, sections 2 to 6), so that nothing reaches an upstream that it could
 //! take for something else.
 
-use crate::http::syntax::{FieldLine, is_host, is_target, is_token, percent, trim};
+use crate::http::syntax::{FieldLine, is_host, is_target, is_token, percent, same, trim};
 use crate::http::{Method, Request, Version};
 use crate::proxy::server::Limits;
 
@@ -252,19 +252,19 @@ impl<'a> Fields<'a> {
     fn read(&mut self, field: FieldLine, line: &'a [u8], request: &mut Request) -> Result<(), Refusal> {
         let (name, value) = (&line[..field.name], &line[field.value.0..field.value.1]);
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") && self.host.replace(value).is_some() => {
+            4 if same(name, b"host") && self.host.replace(value).is_some() => {
                 return Err(bad("two Hosts"));
             }
-            6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            6 if same(name, b"expect") => {
+                self.expects_continue |= same(value, b"100-continue");
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            10 if same(name, b"connection") => {
                 for option in value.split(|b| *b == b',').map(trim) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    self.close |= same(option, b"close");
+                    self.keep_alive |= same(option, b"keep-alive");
                 }
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if same(name, b"content-length") => {
                 if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
                     return Err(bad("malformed Content-Length"));
                 }
@@ -273,11 +273,11 @@ impl<'a> Fields<'a> {
                 }
                 self.odd_length = value.len() > 1 && value.starts_with(b"0");
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            17 if same(name, b"transfer-encoding") => {
                 if std::mem::replace(&mut self.chunked, true) {
                     return Err(bad("two Transfer-Encodings"));
                 }
-                if !value.eq_ignore_ascii_case(b"chunked") {
+                if !same(value, b"chunked") {
                     return refused(501, "unknown transfer coding");
                 }
             }
