@@ -21,6 +21,7 @@ pub struct Headers {
 }
 
 /// One of 64 bits for a name, the same for all its spellings.
+#[inline]
 fn mark(name: &[u8]) -> u64 {
     let [first, .., last] = name else { return 1 };
     // the letters that names begin and end with, without their case
@@ -53,6 +54,7 @@ impl Field {
         start..start + self.name as usize + self.value as usize + 4
     }
 
+    #[inline]
     fn is(self, name: &[u8], bytes: &[u8]) -> bool {
         self.name as usize == name.len() && same(self.name(bytes), name)
     }
@@ -125,11 +127,13 @@ impl Headers {
     }
 
     /// The fields among which those of this name are.
+    #[inline]
     fn candidates(&self, name: &str) -> &[Field] {
         if self.marks & mark(name.as_bytes()) == 0 { &[] } else { &self.fields }
     }
 
     /// The first value of this name.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
         self.candidates(name).iter().find(|f| f.is(name.as_bytes(), &self.bytes)).map(|f| f.value(&self.bytes))
     }
@@ -144,6 +148,7 @@ impl Headers {
         self.candidates(name).iter().filter(|f| f.is(name.as_bytes(), &self.bytes)).map(|f| f.value(&self.bytes))
     }
 
+    #[inline]
     pub fn contains(&self, name: &str) -> bool {
         self.candidates(name).iter().any(|f| f.is(name.as_bytes(), &self.bytes))
     }

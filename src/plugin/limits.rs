@@ -8,7 +8,7 @@ use schema::check::Match;
 use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::plugin::counters::{Key, Period};
+use crate::plugin::counters::{Key, Period, Salt};
 use crate::plugin::{Env, Exchange};
 
 /// Whose requests are counted together.
@@ -43,22 +43,21 @@ pub fn consumer(x: &Exchange) -> Identifier<'_> {
 /// their counters.
 #[derive(Clone, Debug)]
 pub struct Scope {
-    plugin: &'static str,
     pub route: Uuid,
     pub service: Uuid,
+    /// Stands for plugin, route and service in keys.
+    salt: Salt,
 }
 
 impl Scope {
     pub fn of(plugin: &'static str, env: &Env) -> Self {
-        Self { plugin, route: env.route.unwrap_or_default(), service: env.service.unwrap_or_default() }
+        let (route, service) = (env.route.unwrap_or_default(), env.service.unwrap_or_default());
+        Self { route, service, salt: Salt::new(&[plugin.as_bytes(), route.as_bytes(), service.as_bytes()]) }
     }
 
     /// The key of this identifier's counters; `name` tells several limits of a plugin apart.
     pub fn key(&self, identifier: &Identifier, name: &str) -> Key {
-        let key = |kind: &[u8], identifier: &[u8]| {
-            let (route, service) = (self.route.as_bytes(), self.service.as_bytes());
-            Key::new(&[self.plugin.as_bytes(), route, service, name.as_bytes(), kind, identifier])
-        };
+        let key = |kind: &[u8], identifier: &[u8]| self.salt.key(&[name.as_bytes(), kind, identifier]);
         match identifier {
             Identifier::Id(id) => key(b"id", id.as_bytes()),
             Identifier::Text(text) => key(b"text", text.as_bytes()),
