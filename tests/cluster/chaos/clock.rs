@@ -76,7 +76,9 @@ fn a_node_whose_clock_is_off_refuses_writes_and_goes_on_serving() {
         for node in [a, b] {
             assert_eq!(write(node, &format!("others{offset}")).status, 200);
         }
-        wait_for("it hears them", || off.admin_answer("GET", &format!("/consumers/others{offset}"), &serde_json::Value::Null).status == 200);
+        wait_for("it hears them", || {
+            off.admin_answer("GET", &format!("/consumers/others{offset}"), &serde_json::Value::Null).status == 200
+        });
         set("+0");
         let begin = std::time::Instant::now();
         wait_for("it takes writes again", || write(off, &format!("again{offset}")).status == 200);

@@ -216,7 +216,10 @@ fn part(network: &Network, how: &str, cut: impl FnOnce() -> bool, heal: impl FnO
     let mut owners = Vec::new();
     for number in 0..3 {
         let (owner, conflicts) = network.at(number, |node| {
-            (node.admin("GET", &format!("/consumers/{twin}"), Value::Null)["id"].clone(), node.admin("GET", "/cluster/conflicts", Value::Null))
+            (
+                node.admin("GET", &format!("/consumers/{twin}"), Value::Null)["id"].clone(),
+                node.admin("GET", "/cluster/conflicts", Value::Null),
+            )
         });
         let loser = twins.iter().find(|id| **id != owner).expect("one of the two");
         let shown = conflicts["data"].as_array().expect("a list").iter().filter(|entry| entry["id"] == *loser).count();

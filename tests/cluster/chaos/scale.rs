@@ -37,10 +37,8 @@ fn ten_nodes_take_a_thousand_writes_and_become_three() {
 
     // Seven go for good, and the others forget them.
     let begin = Instant::now();
-    let gone: Vec<String> = cloud.nodes[3..]
-        .iter()
-        .map(|node| node.admin("GET", "/", Value::Null)["node_id"].as_str().expect("an id").to_owned())
-        .collect();
+    let gone: Vec<String> =
+        cloud.nodes[3..].iter().map(|node| node.admin("GET", "/", Value::Null)["node_id"].as_str().expect("an id").to_owned()).collect();
     cloud.nodes.truncate(3);
     for id in &gone {
         let path = format!("/cluster/nodes/{id}");
