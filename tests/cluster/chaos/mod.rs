@@ -30,6 +30,11 @@ fn skipped(why: &str) {
     figure(&format!("skipped: {why}"));
 }
 
+/// How much of something: what the environment says, or the little that is done every time.
+fn number_of(variable: &str, default: u32) -> u32 {
+    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
+}
+
 fn root() -> bool {
     nix::unistd::geteuid().is_root()
 }

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sched::{CloneFlags, setns};
 use serde_json::{Value, json};
 
-use super::{Ledger, figure, root, skipped};
+use super::{Ledger, figure, number_of, root, skipped};
 use crate::cluster::{status, text, troop};
 use crate::support::{Node, ask, get, wait_for};
 
@@ -181,13 +181,9 @@ fn write(network: &Network, side: usize, name: &str, writes: u32, time: Duration
     })
 }
 
-fn number_of(variable: &str, default: u32) -> u32 {
-    std::env::var(variable).ok().and_then(|text| text.parse().ok()).unwrap_or(default)
-}
-
 /// Both sides write while they are parted; afterwards both have everything, and one of two consumers of the same name has it.
 fn part(network: &Network, how: &str, cut: impl FnOnce() -> bool, heal: impl FnOnce() -> bool) {
-    let time = Duration::from_secs(number_of("CLUSTER_PARTITION_SECONDS", 6).into());
+    let time = Duration::from_secs(number_of("CLUSTER_PARTITION_SECONDS", 4).into());
     let writes = number_of("CLUSTER_PARTITION_WRITES", 60);
     assert!(cut(), "{how}: the network is cut");
     network.until_parted(&[&[0, 1], &[2]]);

