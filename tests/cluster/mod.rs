@@ -192,8 +192,10 @@ fn a_node_that_comes_back_at_another_address_is_found() {
         let written = ask(cloud.nodes[0].admin, "POST", "/consumers", fields, body.as_bytes()).expect("an answer");
         assert_eq!((written.status, written.header("x-cluster-applied")), (201, Some("3/3")), "{}", written.text());
         for (_, node) in cloud.nodes.iter().enumerate().filter(|(other, _)| *other != number) {
-            let nodes = status(node)["nodes"].as_array().cloned().unwrap_or_default();
-            assert!(nodes.iter().any(|other| other["address"] == listen.to_string()), "{nodes:?}");
+            wait_for("its address is known", || {
+                let nodes = status(node)["nodes"].as_array().cloned().unwrap_or_default();
+                nodes.iter().any(|other| other["address"] == listen.to_string())
+            });
         }
     }
 }
