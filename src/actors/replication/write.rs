@@ -78,9 +78,8 @@ impl Replication {
             }
             Err(Failed::Refused(Refusal::Changed(_))) => Err(Unsteady::Changed),
             Err(Failed::Taken { key, field, value }) => Err(Unsteady::Refused(taken(&plan, &key, &field, &value))),
-            // The disk is full, as a rule: the writer can go to another node.
-            Err(error @ Failed::Refused(Refusal::Storage(_))) => {
-                tracing::error!(%error, "a change could not be made");
+            // The disk is full, as a rule, which the cluster has logged: the writer can go to another node.
+            Err(Failed::Refused(Refusal::Storage(_))) => {
                 Err(Unsteady::Refused(WriteError::unavailable("the node cannot write to its disk, its log says why")))
             }
             Err(error @ Failed::Refused(Refusal::Invalid(_))) => {

@@ -89,6 +89,7 @@ fn a_node_whose_disk_is_full_refuses_writes_and_goes_on_serving() {
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("disk"), "the reason is told: {why}");
     wait_for("it is counted", || metric(small, "troop_cluster_commits_failed_total") > 0.0);
+    assert!(small.log().contains("changes of the cluster cannot be stored"));
     // It serves, and hears what others write as far as it can.
     assert!(proxies(small, "/small"));
     let written = a.admin_answer("POST", "/consumers", &large("meanwhile"));
