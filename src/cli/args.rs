@@ -246,8 +246,11 @@ pub enum Cluster {
         #[arg(long, default_value_t = 365)]
         days: u32,
     },
-    /// Prints a token with which another node joins. Needs the authority's key.
+    /// Prints a token with which another node joins, or one that has a certificate gets a new one. Needs the authority's key.
     Invite {
+        /// The id of a node that exists: its certificate is replaced. Unset: another node.
+        #[arg(short, long)]
+        node: Option<String>,
         /// Folder with the authority.
         #[arg(short, long, default_value = "cluster")]
         dir: PathBuf,

@@ -24,7 +24,7 @@ const PUBLIC: u32 = 0o644;
 pub fn run(command: &Cluster) -> Outcome {
     match command {
         Cluster::Init { dir, name, days } => init(dir, name, days_of(*days)),
-        Cluster::Invite { dir, seeds, days } => invite(dir, seeds, days_of(*days)),
+        Cluster::Invite { node, dir, seeds, days } => invite(node.as_deref(), dir, seeds, days_of(*days)),
         Cluster::Join { token, dir } => join(token, dir),
         Cluster::Rotate { dir, ca, days } => rotate(dir, ca.as_deref().unwrap_or(dir), days_of(*days)),
         Cluster::Status { place } => status(place),
@@ -51,8 +51,13 @@ fn init(dir: &Path, name: &str, life: Duration) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn invite(dir: &Path, seeds: &[String], life: Duration) -> Outcome {
-    let token = JoinToken::issue(&authority(dir)?, seeds.to_vec(), life)?;
+fn invite(node: Option<&str>, dir: &Path, seeds: &[String], life: Duration) -> Outcome {
+    let node = match node.map(str::parse) {
+        None => NodeId::random(),
+        Some(Ok(node)) => node,
+        Some(Err(_)) => return wrong("the id of a node is expected, as `troop cluster status` shows it"),
+    };
+    let token = JoinToken::issue(&authority(dir)?, node, seeds.to_vec(), life)?;
     complain(&format!("node {}: the next line is as secret as a private key", token.node));
     say(&token.to_text());
     Ok(ExitCode::SUCCESS)

@@ -170,6 +170,7 @@ impl Node {
                 move || redis.failures()
             }),
             cluster: replication.clone(),
+            certificate: membership.as_ref().and_then(|membership| membership.tls.clone()),
             reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
         }));
 

@@ -1,5 +1,7 @@
 //! Nodes that share their configuration: processes on this machine, with certificates as `troop cluster` makes them.
 
+mod chaos;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -173,6 +175,29 @@ fn a_killed_node_has_everything_and_a_fresh_one_gets_it() {
     drop(cloud.nodes.pop());
     wait_for("it is missed", || cloud.nodes[0].admin_answer("DELETE", &path, &Value::Null).status == 204);
     cloud.meet();
+}
+
+/// As a pod does that Kubernetes starts anew.
+#[test]
+fn a_node_that_comes_back_at_another_address_is_found() {
+    let mut cloud = Cloud::start(3);
+    for number in [2, 1] {
+        let [listen] = free_ports();
+        let node = cloud.nodes.remove(number).restart_with(&[("cluster_listen", listen.to_string())]);
+        cloud.nodes.insert(number, node);
+        cloud.meet();
+        let name = format!("at-{number}");
+        let body = json!({"username": name}).to_string();
+        let fields = "Content-Type: application/json\r\nX-Cluster-Wait: all\r\n";
+        let written = ask(cloud.nodes[0].admin, "POST", "/consumers", fields, body.as_bytes()).expect("an answer");
+        assert_eq!((written.status, written.header("x-cluster-applied")), (201, Some("3/3")), "{}", written.text());
+        for (_, node) in cloud.nodes.iter().enumerate().filter(|(other, _)| *other != number) {
+            wait_for("its address is known", || {
+                let nodes = status(node)["nodes"].as_array().cloned().unwrap_or_default();
+                nodes.iter().any(|other| other["address"] == listen.to_string())
+            });
+        }
+    }
 }
 
 #[test]

@@ -20,6 +20,8 @@ use crate::wire::Message;
 const TICK: Duration = Duration::from_millis(20);
 /// How often nodes are given up that are neither there nor members.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// How often the log says that changes cannot be stored.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// The most callers that wait for a version.
 const MAX_WAITING: usize = 10_000;
 
@@ -56,6 +58,8 @@ pub(super) struct Driver {
     begin: Instant,
     stopping: Option<oneshot::Sender<()>>,
     busy: usize,
+    /// When the log last said that changes cannot be stored.
+    complained: Option<Instant>,
 }
 
 impl Driver {
@@ -107,6 +111,7 @@ impl Driver {
             begin: Instant::now(),
             stopping: None,
             busy: 0,
+            complained: None,
         })
     }
 
@@ -172,11 +177,22 @@ impl Driver {
         self.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 
+    /// Peers offer again and again what cannot be stored, and the log may be on the disk that is full.
+    fn storage_failed(&mut self, reason: &str) {
+        if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+            self.complained = Some(Instant::now());
+            tracing::error!(reason, "changes of the cluster cannot be stored");
+        }
+    }
+
     fn now(&self) -> Now {
         Now { wall: wall_millis(), mono: self.begin.elapsed().as_millis() as u64 }
     }
 
     async fn give(&mut self, event: Event) {
+        if let Event::CommitFailed { reason, .. } = &event {
+            self.storage_failed(reason);
+        }
         let now = self.now();
         for action in self.engine.handle(event, now) {
             match action {
@@ -187,10 +203,7 @@ impl Driver {
                     tokio::spawn(async move {
                         let event = match storage.commit(changes).await {
                             Ok(()) => Event::Committed { commit },
-                            Err(reason) => {
-                                tracing::error!(reason, "changes of the cluster cannot be stored");
-                                Event::CommitFailed { commit, reason }
-                            }
+                            Err(reason) => Event::CommitFailed { commit, reason },
                         };
                         let _ = done.send(event).await;
                     });

@@ -78,7 +78,11 @@ impl Replication {
             }
             Err(Failed::Refused(Refusal::Changed(_))) => Err(Unsteady::Changed),
             Err(Failed::Taken { key, field, value }) => Err(Unsteady::Refused(taken(&plan, &key, &field, &value))),
-            Err(error @ Failed::Refused(Refusal::Storage(_) | Refusal::Invalid(_))) => {
+            // The disk is full, as a rule, which the cluster has logged: the writer can go to another node.
+            Err(Failed::Refused(Refusal::Storage(_))) => {
+                Err(Unsteady::Refused(WriteError::unavailable("the node cannot write to its disk, its log says why")))
+            }
+            Err(error @ Failed::Refused(Refusal::Invalid(_))) => {
                 tracing::error!(%error, "a change could not be made");
                 Err(Unsteady::Refused(WriteError::database()))
             }
