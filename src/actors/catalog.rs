@@ -299,6 +299,17 @@ impl Shared {
             unusable.push((row.schema, row.id, reason));
             *edit = Edit::Remove(row.schema, row.id);
         }
+        // What refers to a row that could be used before and cannot any more goes with it.
+        let mut open: Vec<_> = unusable.iter().map(|(entity, id, _)| (*entity, *id)).collect();
+        while let Some((parent, id)) = open.pop() {
+            for child in before.referring_to(parent, id).filter(|child| !put.contains(&(child.schema.name, child.id))) {
+                if !gone.contains(&(child.schema.name, child.id)) && bad.insert((child.schema.name, child.id)) {
+                    unusable.push((child.schema, child.id, format!("{} {id}, which it refers to, is not in effect", parent.name)));
+                    edits.push(Edit::Remove(child.schema, child.id));
+                    open.push((child.schema, child.id));
+                }
+            }
+        }
         let known = |edit: &Edit| matches!(edit, Edit::Put(_)) || before.get(edit.entity().name, &edit.id()).is_some();
         edits.retain(known);
         if !edits.is_empty() && !self.commit(before.edited(&edits), &edits) {

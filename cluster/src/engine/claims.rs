@@ -40,11 +40,11 @@ fn value(wanted: &Wanted) -> Value {
 impl Engine {
     /// Reserves the new values of a write and asks the peers about them. The first value that is known to be taken ends it.
     pub(super) fn begin_round(&mut self, mut write: Prepared, wanted: Vec<Wanted>, now: Now) {
-        let freed = |key: &Key| write.drafts.iter().any(|draft| draft.key == *key);
+        let owner = |value: &Value, key: &Key| self.replica.owner(value).filter(|owner| *owner != key);
         let mut seen = BTreeSet::new();
         for wanted in &wanted {
             let value = value(wanted);
-            let owned = self.replica.owner(&value).is_some_and(|owner| *owner != wanted.key && !freed(owner));
+            let owned = owner(&value, &wanted.key).is_some_and(|owner| !write.gives_up(owner, &value));
             let reserved = self.reservations.get(&value).is_some_and(|r| r.key != wanted.key && (r.ours || r.until > now.mono));
             if owned || reserved || !seen.insert(value) {
                 let (key, field, value) = (wanted.key.clone(), wanted.field.clone(), wanted.value.clone());
@@ -54,8 +54,10 @@ impl Engine {
         if self.reservations.len() + wanted.len() > MAX_RESERVED {
             return self.answer(write.ticket, Answer::Refused(Refusal::Busy));
         }
+        // Of a value that the same write takes from another record the peers know that it is taken.
+        let asked: Vec<Wanted> = wanted.iter().filter(|wanted| owner(&value(wanted), &wanted.key).is_none()).cloned().collect();
         let stamp = self.clock.tick(now.wall);
-        let missing: BTreeSet<NodeId> = self.live().collect();
+        let missing: BTreeSet<NodeId> = self.live().filter(|_| !asked.is_empty()).collect();
         let number = self.number();
         let round = (!missing.is_empty()).then_some(number);
         for wanted in &wanted {
@@ -68,10 +70,10 @@ impl Engine {
             return self.queue.push(Job::Write(write));
         }
         for peer in &missing {
-            self.send(*peer, Message::Claim { round: number, stamp, wanted: wanted.clone() });
+            self.send(*peer, Message::Claim { round: number, stamp, wanted: asked.clone() });
         }
         let deadline = now.mono + self.config.claim_timeout;
-        self.rounds.insert(number, Round { wanted, missing, taken: None, deadline, write });
+        self.rounds.insert(number, Round { wanted: asked, missing, taken: None, deadline, write });
     }
 
     /// A peer asks whether values are free.

@@ -62,6 +62,14 @@ impl Suspects {
         self.0.len() < before
     }
 
+    /// It is put in effect once more: it may end the node as often as a new one before it is left out again.
+    fn suspect_again(&mut self, key: &Key, mono: u64) {
+        for (at, suspect) in self.0.iter_mut().filter(|(_, suspect)| suspect.key == *key) {
+            *at = mono;
+            suspect.crashes = 0;
+        }
+    }
+
     fn after_a_good_end(&mut self, quarantined: &BTreeMap<Key, Version>) {
         self.0.retain(|(_, suspect)| quarantined.contains_key(&suspect.key));
         // The next start adds one again.
@@ -134,6 +142,12 @@ impl Engine {
         }
     }
 
+    /// The caller says that these may stand otherwise in the node than they do here: they are put in effect anew.
+    pub(super) fn look_again(&mut self, keys: Vec<Key>) {
+        keys.into_iter().for_each(|key| self.replica.look_again(key));
+        self.queue.push(Job::Meta);
+    }
+
     /// Each node writes that it belongs to the cluster; forgetting it deletes the record.
     fn join_members(&mut self, now: Now) {
         let key = Key::new(MEMBER, self.config.node.to_string());
@@ -156,8 +170,7 @@ impl Engine {
         }
         self.peers.remove(&node);
         let draft = Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: None };
-        self.prepare(0, vec![draft], Concern::None, now.mono, now);
-        self.answer(ticket, Answer::Forgotten);
+        self.prepare(ticket, vec![draft], Concern::None, now.mono, now);
     }
 
     /// Takes note of a record that is about to be applied, if it is one that the horizon has to wait for.
@@ -216,11 +229,11 @@ impl Engine {
     }
 
     /// An operator says that a record in quarantine is to be put in effect.
-    pub(super) fn release_from_quarantine(&mut self, ticket: u64, key: Key) {
+    pub(super) fn release_from_quarantine(&mut self, ticket: u64, key: Key, now: Now) {
         if self.quarantined.remove(&key).is_none() {
             return self.answer(ticket, Answer::Refused(Refusal::Unknown));
         }
-        self.suspects.0.retain(|(_, suspect)| suspect.key != key);
+        self.suspects.suspect_again(&key, now.mono);
         self.replica.look_again(key);
         self.queue.push(Job::Meta);
         self.answer(ticket, Answer::Released);
