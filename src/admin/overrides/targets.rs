@@ -118,7 +118,12 @@ async fn set_health(call: Call, healthy: bool) -> Outcome {
     let address = Some(call.param("address")).filter(|a| !a.is_empty()).map(str::to_owned);
     let which = Which { upstream: scope.parent, target: row.id, address };
     match call.context.health.set(&which, healthy) {
-        Ok(()) => Ok(Answer::empty(204)),
+        Ok(()) => {
+            if let Some(cluster) = &call.context.cluster {
+                call.note(cluster.mark(&which, healthy, call.writing.wish).await?);
+            }
+            Ok(Answer::empty(204))
+        }
         Err(SetError::UnknownAddress) => Err(Answer::not_found()),
         Err(SetError::NoChecks) => {
             let upstream = upstream(&call)?.object();
