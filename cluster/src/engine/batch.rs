@@ -237,6 +237,7 @@ impl Engine {
         for record in std::mem::take(&mut batch.records) {
             self.note_arrival(&record, now);
             self.quarantined.remove(&record.key);
+            self.has_come(&record);
             self.replica.apply(record);
         }
         for done in &batch.done {

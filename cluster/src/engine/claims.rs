@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::writes::Prepared;
 use super::*;
 use crate::clock::Stamp;
+use crate::record::Record;
 use crate::wire::Wanted;
 
 /// How long a peer's interest in a value is remembered, in milliseconds: until its record has come or will not.
@@ -152,6 +153,16 @@ impl Engine {
         for value in &write.reserved {
             if self.reservations.get(value).is_some_and(|r| r.ours && Some(r.stamp) == write.claimed_at) {
                 self.reservations.remove(value);
+            }
+        }
+    }
+
+    /// The record has come for which a peer had reserved its values: from now on they are taken for as long as it has them.
+    pub(super) fn has_come(&mut self, record: &Record) {
+        for claim in &record.claims {
+            let value = (claim.field.clone(), claim.value.clone());
+            if self.reservations.get(&value).is_some_and(|r| !r.ours && r.key == record.key) {
+                self.reservations.remove(&value);
             }
         }
     }

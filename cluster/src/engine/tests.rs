@@ -1,6 +1,6 @@
 use super::*;
-use crate::record::Record;
-use crate::wire::Blob;
+use crate::record::{Claim, Record};
+use crate::wire::{Blob, Wanted};
 
 const PEER: NodeId = NodeId(2);
 
@@ -274,6 +274,29 @@ fn a_value_that_a_write_takes_from_another_record_is_not_asked_for() {
         _ => None,
     });
     assert_eq!(asked.collect::<Vec<_>>(), [["c"]]);
+}
+
+#[test]
+fn a_value_that_a_peer_gave_and_took_back_is_free_at_once() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let (field, value): (std::sync::Arc<str>, std::sync::Arc<str>) = ("name".into(), "a".into());
+    let wanted = Wanted { key: Key::new("t", "theirs"), field: field.clone(), value: value.clone() };
+    let stamp = crate::clock::Stamp::new(1_790_000_000_000, 0, PEER);
+    engine.handle(Event::Message { from: PEER, message: Message::Claim { round: 1, stamp, wanted: vec![wanted] } }, now(1));
+    let own = || Draft { unique: vec![Unique { field: field.clone(), value: value.clone(), exclusive: true }], ..draft("ours") };
+    assert!(matches!(answers(&engine.handle(write(1, vec![own()]), now(2))).as_slice(), [(1, Answer::Taken { .. })]));
+    let versions = [(1, true), (2, false)].map(|(life, alive)| {
+        let claim = Claim { field: field.clone(), value: value.clone(), since: stamp, exclusive: true };
+        let (claims, body) = if alive { (vec![claim], Some(b"{}".as_slice().into())) } else { (vec![], None) };
+        let record = Record::new(Key::new("t", "theirs"), Version { life, stamp }, Version::NONE, stamp, vec![], claims, body);
+        Blob::of(&record.expect("a record"))
+    });
+    let records = versions.into();
+    let actions = engine.handle(Event::Message { from: PEER, message: Message::Push { seq: 1, records } }, now(3));
+    settle(&mut engine, actions, now(3));
+    assert!(matches!(engine.handle(write(2, vec![own()]), now(4)).as_slice(), [Action::Commit { .. }]));
 }
 
 #[test]
