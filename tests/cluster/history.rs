@@ -38,7 +38,10 @@ fn the_history_of_a_record_tells_who_wrote_it_and_why_it_is_not_in_effect() {
     cloud.meet();
     for (kind, id) in [("consumers", id(&consumer)), ("keyauth_credentials", id(&key))] {
         let version = &history(a, kind, id)[0];
-        assert_eq!((&version["alive"], &version["effective"], &version["reasons"]), (&json!(false), &json!(false), &json!(["it is deleted"])));
+        assert_eq!(
+            (&version["alive"], &version["effective"], &version["reasons"]),
+            (&json!(false), &json!(false), &json!(["it is deleted"]))
+        );
     }
     for path in ["/cluster/history/consumers/nobody", "/cluster/history/nothing/x", "/cluster/quarantine/consumers/x"] {
         let method = if path.contains("quarantine") { "DELETE" } else { "GET" };

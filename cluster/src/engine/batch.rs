@@ -91,12 +91,30 @@ impl Queue {
 /// What is to happen when the batch is in effect.
 #[derive(Debug)]
 enum Done {
-    Write { ticket: u64, records: Vec<Record>, prepared: Prepared },
+    Write {
+        ticket: u64,
+        records: Vec<Record>,
+        prepared: Prepared,
+    },
     /// `too_old` of the records are not taken, `unreadable` ones are not even known.
-    Push { from: NodeId, seq: u64, keys: Vec<Key>, too_old: u32, unreadable: u32 },
-    Fetched { too_old: u32 },
-    Horizon { millis: u64, session: bool },
-    Drop { seen: BTreeSet<Key>, horizon: u64 },
+    Push {
+        from: NodeId,
+        seq: u64,
+        keys: Vec<Key>,
+        too_old: u32,
+        unreadable: u32,
+    },
+    Fetched {
+        too_old: u32,
+    },
+    Horizon {
+        millis: u64,
+        session: bool,
+    },
+    Drop {
+        seen: BTreeSet<Key>,
+        horizon: u64,
+    },
     Meta,
 }
 

@@ -254,10 +254,8 @@ fn a_push_that_the_node_cannot_use_is_not_acknowledged_as_in_effect() {
 #[test]
 fn a_value_that_a_write_takes_from_another_record_is_not_asked_for() {
     let mut engine = engine(|_| ());
-    let named = |id: &str, name: &str| Draft {
-        unique: vec![Unique { field: "name".into(), value: name.into(), exclusive: true }],
-        ..draft(id)
-    };
+    let named =
+        |id: &str, name: &str| Draft { unique: vec![Unique { field: "name".into(), value: name.into(), exclusive: true }], ..draft(id) };
     let first = engine.handle(write(1, vec![named("1", "a"), named("2", "b")]), now(0));
     settle(&mut engine, first, now(0));
     engine.handle(Event::PeerUp(PEER), now(1));

@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::{self, Call};
-use crate::admin::entities::{Subject, collection, input, page};
+use crate::admin::entities::{Subject, collection, element, input, page};
 use crate::admin::health::{SetError, Which};
 use crate::admin::table::{Table, handler};
 use crate::catalog::{Change, Key, Row, Scope, WriteError};
@@ -95,7 +95,7 @@ fn target(call: &Call) -> Result<(&Arc<Row>, Scope), Answer> {
 }
 
 async fn get(call: Call) -> Outcome {
-    Ok(Answer::raw(200, target(&call)?.0.text().to_owned()))
+    Ok(element::one(&call, target(&call)?.0).await)
 }
 
 async fn update(mut call: Call) -> Outcome {
