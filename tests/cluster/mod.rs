@@ -1,5 +1,6 @@
 //! Nodes that share their configuration: processes on this machine, with certificates as `troop cluster` makes them.
 
+mod authority;
 mod commands;
 mod history;
 mod wire;
