@@ -273,7 +273,10 @@ fn learn(shared: &Arc<Shared>, node: NodeId, advertise: &str) {
     let bytes = Arc::new(AtomicUsize::new(0));
     peers.insert(node, Peer { advertise: advertise.to_owned(), queue, waiting: bytes.clone(), up: false });
     drop(peers);
-    lock(&shared.tasks).spawn(outbound::link(shared.clone(), node, waiting, bytes));
+    let mut tasks = lock(&shared.tasks);
+    // Those of peers that were forgotten have ended.
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(outbound::link(shared.clone(), node, waiting, bytes));
 }
 
 impl Shared {

@@ -38,6 +38,8 @@ pub use write::{Receipt, Wish};
 const LOOK: Duration = Duration::from_secs(1);
 /// How often rows whose time is over are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
+/// How long what is only shown beside an answer is waited for.
+const ASIDE: Duration = Duration::from_millis(250);
 /// How long a node waits for each live node before it that could look for them. Milliseconds.
 const TURN: u64 = 30_000;
 /// How long rows are left after their time, so that another node's edit in the last moment is known. Milliseconds.
@@ -171,9 +173,9 @@ impl Replication {
         }
     }
 
-    /// How a record stands on this node, and why.
-    pub async fn standing(&self, key: Key) -> Result<Standing, Ended> {
-        self.handle.standing(key).await
+    /// How a record stands on this node, and why; nothing when the cluster has no time to tell.
+    pub async fn standing(&self, key: Key) -> Option<Standing> {
+        timeout(ASIDE, self.handle.standing(key)).await.ok()?.ok()
     }
 
     /// Takes a node that is gone for good out of the cluster, with what it has told the others.
@@ -181,7 +183,10 @@ impl Replication {
         self.handle.forget(node).await?;
         let key = Key::new(commands::PURGES, node.to_string());
         let draft = Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: None };
-        self.handle.write(vec![draft], Concern::None, Duration::ZERO).await.map(drop)
+        if let Err(error) = self.handle.write(vec![draft], Concern::None, Duration::ZERO).await {
+            tracing::warn!(%error, %node, "the purges of a node that was forgotten stay in the cluster");
+        }
+        Ok(())
     }
 }
 

@@ -191,8 +191,10 @@ impl Driver {
                 Action::Commit { commit, changes } => {
                     let (storage, done) = (self.storage.clone(), self.done.clone());
                     self.busy += 1;
+                    // In a task of its own, so that a panic is an error too.
+                    let work = tokio::spawn(async move { storage.commit(changes).await });
                     tokio::spawn(async move {
-                        let event = match storage.commit(changes).await {
+                        let event = match work.await.unwrap_or_else(|error| Err(error.to_string())) {
                             Ok(()) => Event::Committed { commit },
                             Err(reason) => {
                                 tracing::error!(reason, "changes of the cluster cannot be stored");
@@ -205,9 +207,14 @@ impl Driver {
                 Action::Apply { commit, changes } => {
                     let (storage, done, listeners) = (self.storage.clone(), self.done.clone(), self.changes.clone());
                     self.busy += 1;
+                    let told = (listeners.receiver_count() > 0).then(|| Arc::new(changes.clone()));
+                    let all: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
+                    let work = tokio::spawn(async move { storage.apply(changes).await });
                     tokio::spawn(async move {
-                        let told = (listeners.receiver_count() > 0).then(|| Arc::new(changes.clone()));
-                        let rejected = storage.apply(changes).await;
+                        let rejected = work.await.unwrap_or_else(|error| {
+                            tracing::error!(%error, "putting changes of the cluster in effect broke off");
+                            all.into_iter().map(|key| (key, "putting it in effect broke off".to_owned())).collect()
+                        });
                         for (key, reason) in &rejected {
                             tracing::warn!(%key, reason, "a record of the cluster cannot be put in effect");
                         }

@@ -174,3 +174,34 @@ fn a_row_whose_time_is_over_is_found_by_its_values() {
     assert!(over.expired_holders(&short).is_empty() && over.kept("keyauth_credentials", &short.id).is_some());
     assert!(Catalog::of([at(u64::MAX)]).expired_holders(&other).is_empty());
 }
+
+#[actix_rt::test]
+async fn a_row_that_no_snapshot_can_be_made_of_keeps_no_others_away() {
+    let arbiter = actix_rt::Arbiter::current();
+    let seen = Arc::new(Mutex::new(0));
+    let shown = seen.clone();
+    let publish = move |catalog: &Arc<Catalog>, _: &[Edit]| {
+        assert!(catalog.find("consumers", "username", "bad").is_none(), "a panic that the test asks for");
+        *shown.lock() = catalog.len("consumers") + catalog.len("acls");
+    };
+    let configuration = Configuration::following(&arbiter, Catalog::default(), schemas(), Arc::new(publish));
+    let consumer = |id: u128, name: &str| {
+        row("consumers", id, json!({"username": name, "custom_id": null, "tags": null, "created_at": 1, "updated_at": 1}))
+    };
+    let group = |id: u128| {
+        let of = json!({"id": Uuid::from_u128(id).to_string()});
+        row("acls", id, json!({"group": "g", "consumer": of, "tags": null, "created_at": 1}))
+    };
+    let mut edits: Vec<Edit> = (0..20).map(|id| consumer(id, &format!("user-{id}"))).chain((0..20).map(group)).collect();
+    edits[7] = consumer(7, "bad");
+    let mut refused = follow(&configuration, edits).await;
+    refused.sort_unstable();
+    assert_eq!(refused, [("acls", 7), ("consumers", 7)]);
+    assert_eq!(*seen.lock(), 38);
+    // One that could be used before is taken out, with what refers to it.
+    let mut refused = follow(&configuration, vec![consumer(3, "bad"), consumer(30, "good")]).await;
+    refused.sort_unstable();
+    assert_eq!(refused, [("acls", 3), ("consumers", 3)]);
+    assert_eq!(*seen.lock(), 37);
+    configuration.catalog().check_invariants();
+}

@@ -18,7 +18,7 @@ use crate::catalog::row;
 
 /// `GET /cluster/history/{kind}/{id}`
 pub async fn of_record(call: Call) -> Outcome {
-    let standing = cluster(&call)?.standing(key(&call)).await.map_err(ended)?;
+    let standing = cluster(&call)?.handle().standing(key(&call)).await.map_err(ended)?;
     let mut versions = Vec::new();
     if let Some(record) = &standing.record {
         let reasons = reasons(&standing);
@@ -75,7 +75,7 @@ pub async fn release(call: Call) -> Outcome {
 
 /// What an entity's own endpoint shows of a conflict that it has; nothing for nearly all entities.
 pub async fn of_entity(cluster: &Replication, entity: &EntitySchema, id: Uuid) -> Option<Value> {
-    let standing = cluster.standing(Key::new(entity.name, id.to_string())).await.ok()?;
+    let standing = cluster.standing(Key::new(entity.name, id.to_string())).await?;
     let open = standing.losers.iter().filter(|(_, settled)| !settled).map(|(conflict, _)| reason(conflict).to_owned());
     let reasons: Vec<String> = lost(&standing).into_iter().chain(open).collect();
     (!reasons.is_empty()).then(|| json!({"reasons": reasons, "history": format!("/cluster/history/{}/{id}", entity.name)}))
