@@ -95,7 +95,7 @@ impl Engine {
         let replica = Replica::load(kept.records, kept.meta.horizon);
         let clock = Clock::new(config.node, replica.last_stamp());
         let (suspects, quarantined) = Suspects::at_start(kept.meta.suspects, &replica);
-        Self {
+        let mut engine = Self {
             clock,
             rng: SmallRng::seed_from_u64(config.seed),
             started: None,
@@ -131,7 +131,9 @@ impl Engine {
             out: Vec::new(),
             replica,
             config,
-        }
+        };
+        engine.pass_horizon();
+        engine
     }
 
     /// Takes an event and answers what is to be done, in this order.

@@ -270,6 +270,7 @@ impl Engine {
             };
             self.counters.purged += purged.len() as u64;
         }
+        self.pass_horizon();
         self.inflight = Some(batch);
         self.recent.push_back((now.mono, self.replica.digest()));
         if self.recent.len() > 256 {

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::clock::Stamp;
 use crate::record::Record;
 
 /// How long a record has to be in effect without the node ending, in milliseconds, to be no suspect.
@@ -183,6 +184,11 @@ impl Engine {
         }
     }
 
+    /// What is made here from now on is later than the horizon, whatever the wall clock shows: it would be taken for old.
+    pub(super) fn pass_horizon(&mut self) {
+        self.clock.observe(Stamp::new(self.replica.digest().horizon, u16::MAX, self.config.node));
+    }
+
     /// How far the horizon stays behind the time at which all members had the same. Their word was on its way for a while,
     /// and their clocks may differ.
     fn horizon_margin(&self) -> u64 {
@@ -197,7 +203,8 @@ impl Engine {
     /// and to what is too old in any case.
     fn purge(&mut self, now: Now) {
         let step = self.horizon_step();
-        if self.horizon_checked_at + step.min(HORIZON_EVERY) > now.mono || !self.ready {
+        // A node whose clock is wrong would purge what is new, and have the others refuse it.
+        if self.horizon_checked_at + step.min(HORIZON_EVERY) > now.mono || self.refusal().is_some() {
             return;
         }
         self.horizon_checked_at = now.mono;

@@ -317,3 +317,39 @@ fn a_lost_edit_is_settled_by_an_edit_that_knows_of_the_winner() {
     assert!(engine.in_conflict(10).is_empty());
     assert_eq!(engine.standing(&Key::new("t", "x")).losers.len(), 1, "it is remembered");
 }
+
+#[test]
+fn what_is_made_is_later_than_the_horizon_whatever_the_clock_shows() {
+    let mut config = Config::new(NodeId(1), "one");
+    config.has_seeds = false;
+    // The clock was a day ahead when the horizon was raised.
+    let horizon = now(86_400_000).wall;
+    let mut engine = Engine::new(config, Kept { meta: Meta { horizon, ..Meta::default() }, ..Kept::default() });
+    let first = engine.handle(write(1, vec![draft("1")]), now(0));
+    settle(&mut engine, first, now(1));
+    assert!(engine.replica().is_effective(&Key::new("t", "1")));
+    assert!(engine.replica().version(&Key::new("t", "1")).stamp.millis() > horizon);
+}
+
+#[test]
+fn a_node_whose_clock_is_off_purges_nothing() {
+    let mut engine = engine(|config| config.tombstone_life = 24_000);
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let first = engine.handle(write(1, vec![draft("1")]), now(1));
+    settle(&mut engine, first, now(1));
+    let gone = engine.handle(write(2, vec![Draft { body: None, ..draft("1") }]), now(2));
+    settle(&mut engine, gone, now(2));
+    let mut purged = |millis: i64, at: u64| {
+        engine.handle(Event::PeerUp(PEER), now(at));
+        engine.handle(Event::ClockOffset { node: PEER, millis }, now(at));
+        let state = State { ready: true, digest: engine.replica().digest() };
+        for event in [Event::PeerState { node: PEER, state }, Event::Tick] {
+            let actions = engine.handle(event, now(at));
+            settle(&mut engine, actions, now(at));
+        }
+        engine.replica().version(&Key::new("t", "1")) == Version::NONE
+    };
+    assert!(!purged(-100_000, 100_000));
+    assert!(purged(0, 200_000));
+}

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use cluster::id::Key;
 use cluster::record::Record;
-use cluster::replica::Change;
+use cluster::replica;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
@@ -156,7 +156,7 @@ impl Commands {
 
     /// Obeys a command, or takes note that it is gone. Called on a thread that may block, when all rows that came with it are in
     /// effect.
-    pub fn obey(&self, change: &Change, catalog: &Catalog) -> Result<(), String> {
+    pub fn obey(&self, change: &replica::Change, catalog: &Catalog) -> Result<(), String> {
         match (&*change.key.kind, &change.effective) {
             (PURGES, Some(record)) => self.purge(&record.key.id, &body(Some(record))?),
             (PURGES, None) => drop(self.state.lock().purged.remove(&change.key.id)),
@@ -230,7 +230,16 @@ impl Commands {
 
 #[cfg(test)]
 mod tests {
+    use cluster::clock::Stamp;
+    use cluster::id::NodeId;
+    use cluster::record::Version;
+    use schema::json;
+
     use super::*;
+    use crate::actors::resolver::tests::{options, resolver, serve};
+    use crate::actors::upstreams::{Shown, target_health};
+    use crate::catalog::{Change, Schemas};
+    use crate::model;
 
     fn key(n: u8) -> cache::Key {
         cache::entry::tests::key(n)
@@ -254,6 +263,76 @@ mod tests {
         assert_eq!(many.keys.len(), MOST_PURGES);
         assert_eq!(many.due(1), Due::Everything);
         assert_eq!(many.due(2), Due::Keys(vec![key(1); MOST_PURGES]));
+    }
+
+    /// Two upstreams with a target each: one that only passive checks look after, and one that is probed. The ids of the targets
+    /// are those of the upstreams and 10.
+    fn catalog() -> Catalog {
+        let mut catalog = Catalog::default();
+        let schemas = Schemas { choose: Arc::new(|_, _| None), features: Vec::new() };
+        let mut create = |entity: &'static str, input: schema::Value| {
+            let entity = model::entity(entity).expect("an entity");
+            let input = input.as_object().cloned().expect("an object");
+            catalog = catalog.plan(Change::Create { entity, input }, &schemas.context()).expect("a row").next;
+        };
+        let passive = json!({"passive": {"unhealthy": {"http_failures": 3}}});
+        let active = json!({"active": {"healthy": {"interval": 1000, "successes": 1}}});
+        for (id, checks) in [(1_u128, passive), (2, active)] {
+            let upstream = Uuid::from_u128(id).to_string();
+            create("upstreams", json!({"id": upstream, "name": format!("u{id}"), "healthchecks": checks}));
+            let target = Uuid::from_u128(id + 10).to_string();
+            create("targets", json!({"id": target, "target": "127.0.0.1:9", "upstream": {"id": upstream}}));
+        }
+        catalog
+    }
+
+    fn change(which: &Which, marks: &Marks) -> replica::Change {
+        let key = Key::new(MARKS, which.target.to_string());
+        let version = Version { life: 1, stamp: Stamp::new(1, 0, NodeId(1)) };
+        let body = serde_json::to_vec(marks).expect("a text").into();
+        let record = Record::new(key.clone(), version, Version::NONE, version.stamp, Vec::new(), Vec::new(), Some(body));
+        replica::Change { key, effective: Some(record.expect("a record")), lost: Vec::new() }
+    }
+
+    #[actix_rt::test]
+    async fn marks_are_obeyed_once_and_give_way_to_probes() {
+        let arbiter = actix_rt::Arbiter::current();
+        let (_, server) = serve().await;
+        let upstreams = Arc::new(Upstreams::new(arbiter, resolver(options(server)), None));
+        let catalog = catalog();
+        upstreams.reconcile(&catalog);
+        let commands = Commands::new(Arc::default(), Arc::clone(&upstreams));
+        let which = |id: u128, address: Option<&str>| Which {
+            upstream: Uuid::from_u128(id),
+            target: Uuid::from_u128(id + 10),
+            address: address.map(str::to_owned),
+        };
+        let available = |id: u128| {
+            let balancer = upstreams.balancer(Uuid::from_u128(id)).expect("it is there");
+            balancer.ring().places.iter().all(|place| target_health(&balancer, place) == Shown::Healthy)
+        };
+        let long_ago = row::now() - 2 * OVER_PROBES;
+        let obey = |id: u128, at: u64| {
+            let marks = Marks::default().and(&which(id, None), false, at);
+            commands.obey(&change(&which(id, None), &marks), &catalog).expect("a command");
+            marks
+        };
+        let marks = obey(1, long_ago);
+        obey(2, long_ago);
+        assert!(!available(1) && available(2), "what is probed is known better by now");
+        obey(2, row::now());
+        assert!(!available(2));
+        // The same record comes again, with one more mark for an address that is not there yet.
+        upstreams.set_health(&which(1, None), true).expect("there are checks");
+        let marks = marks.and(&which(1, Some("127.0.0.2")), false, row::now());
+        commands.obey(&change(&which(1, None), &marks), &catalog).expect("a command");
+        assert!(available(1));
+        assert_eq!(commands.state.lock().waiting.len(), 1);
+        commands.try_again();
+        assert_eq!(commands.state.lock().waiting.len(), 1, "it still waits");
+        let gone = replica::Change { key: Key::new(MARKS, which(1, None).target.to_string()), effective: None, lost: Vec::new() };
+        commands.obey(&gone, &catalog).expect("a command");
+        assert!(commands.state.lock().waiting.is_empty());
     }
 
     #[test]
