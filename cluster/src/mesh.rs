@@ -280,7 +280,10 @@ fn learn(shared: &Arc<Shared>, node: NodeId, advertise: &str) {
     let wake = Arc::new(Notify::new());
     peers.insert(node, Peer { advertise: advertise.to_owned(), queue, waiting: bytes.clone(), up: false, wake: wake.clone() });
     drop(peers);
-    lock(&shared.tasks).spawn(outbound::link(shared.clone(), node, waiting, bytes, wake));
+    let mut tasks = lock(&shared.tasks);
+    // Those of peers that were forgotten have ended.
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(outbound::link(shared.clone(), node, waiting, bytes, wake));
 }
 
 /// Learns of a node that has just been spoken with: it can be reached now.

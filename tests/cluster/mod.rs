@@ -1,6 +1,10 @@
 //! Nodes that share their configuration: processes on this machine, with certificates as `troop cluster` makes them.
 
+mod authority;
 mod chaos;
+mod commands;
+mod history;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -68,16 +72,23 @@ impl Cloud {
 }
 
 fn node(folder: &Path, listen: SocketAddr, seeds: &str, name: &str) -> Node {
+    node_with(folder, listen, seeds, name, &[])
+}
+
+fn node_with(folder: &Path, listen: SocketAddr, seeds: &str, name: &str, more: &[(&str, &str)]) -> Node {
     let file = |name: &str| text(&folder.join(name)).to_owned();
-    Node::start(&[
+    let listen = listen.to_string();
+    let (certificate, key, ca) = (file("node.crt"), file("node.key"), file("ca.crt"));
+    let own = [
         ("cluster", "on"),
-        ("cluster_listen", &listen.to_string()),
+        ("cluster_listen", &*listen),
         ("cluster_seeds", seeds),
-        ("cluster_cert", &file("node.crt")),
-        ("cluster_cert_key", &file("node.key")),
-        ("cluster_ca_cert", &file("ca.crt")),
+        ("cluster_cert", &*certificate),
+        ("cluster_cert_key", &*key),
+        ("cluster_ca_cert", &*ca),
         ("node_name", name),
-    ])
+    ];
+    Node::start(&[&own[..], more].concat())
 }
 
 fn status(node: &Node) -> Value {
