@@ -163,6 +163,8 @@ impl Driver {
         }
         self.engine.note_bad(rejected);
         self.started = true;
+        // Those that it had met before count from the start: alone, the node has its part of a limit and not all of it.
+        self.leases.members(BTreeSet::new(), self.engine.members());
         self.show_ready();
     }
 
@@ -327,15 +329,13 @@ impl Driver {
                 self.give(Event::PeerState { node: *node, state }).await;
             }
         }
-        let members = self.engine.members().len();
-        let mut all = live;
-        all.insert(self.config.mesh.node);
-        self.leases.members(all, members);
+        self.leases.members(live, self.engine.members());
     }
 
     /// Nodes that were forgotten, or that never joined, are no longer dialed.
     fn forget_strangers(&mut self) {
         let members = self.engine.members();
+        self.leases.members(self.live.clone(), members.clone());
         let keep = |node: &NodeId| members.contains(node) || self.alive.contains_key(node) || self.reached.contains(node);
         self.mesh.retain(keep);
     }
