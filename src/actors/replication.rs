@@ -5,9 +5,11 @@
 //! |---|---|
 //! | [`records`] | rows as records of the cluster, and back |
 //! | [`disk`] | what the cluster asks of the node |
+//! | [`quota`] | limits that the nodes share |
 //! | [`write`] | changes of the Admin API as writes to the cluster |
 
 mod disk;
+mod quota;
 mod records;
 mod write;
 
@@ -25,6 +27,7 @@ use super::catalog::Configuration;
 use crate::catalog::{Catalog, row};
 use crate::model::ENTITIES;
 use crate::store::{Embedded, StoreError};
+pub use quota::{LimitStats, SharedLimits};
 pub use write::{Receipt, Wish};
 
 /// How often the overview that metrics are made of is brought up to date.
@@ -39,6 +42,7 @@ pub struct Replication {
     handle: Handle,
     configuration: Configuration,
     overview: ArcSwapOption<Overview>,
+    limits: Arc<SharedLimits>,
 }
 
 impl Replication {
@@ -51,7 +55,8 @@ impl Replication {
         if has_begun.wait_for(|begun| *begun).await.is_err() {
             return Err(StartError::Load("the cluster has ended".to_owned()));
         }
-        let replication = Arc::new(Self { handle, configuration, overview: ArcSwapOption::empty() });
+        let limits = Arc::new(SharedLimits::new(handle.leases().clone()));
+        let replication = Arc::new(Self { handle, configuration, overview: ArcSwapOption::empty(), limits });
         if !clustered {
             let (replication, rows) = (Arc::clone(&replication), replication.configuration.catalog());
             tokio::spawn(async move { replication.adopt(&rows, store).await });
@@ -78,6 +83,11 @@ impl Replication {
     /// How it stood about a second ago.
     pub fn overview(&self) -> Option<Arc<Overview>> {
         self.overview.load_full()
+    }
+
+    /// Limits that the nodes share.
+    pub fn limits(&self) -> &Arc<SharedLimits> {
+        &self.limits
     }
 
     /// The way to what the cluster itself can do.
@@ -111,12 +121,13 @@ impl Replication {
         }
     }
 
-    /// Deletes the rows whose time is over, on the live node with the smallest id for all of them.
+    /// Takes out what is over: windows of limits, and rows, which the live node with the smallest id deletes for all.
     async fn sweep(self: Arc<Self>) {
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            self.limits.sweep();
             let catalog = self.configuration.catalog();
             if catalog.next_end().is_none_or(|end| end > row::now()) {
                 continue;

@@ -142,7 +142,9 @@ impl Node {
                 let configuration = Configuration::following(&arbiter, catalog, schemas.clone(), publish);
                 let config = membership.config(&settings, &handles.node.hostname, TROOP_VERSION);
                 let replication = Replication::start(config, store, configuration.clone()).await;
-                (configuration, Some(replication.map_err(|error| StartError::Cluster(reasons(&error)))?))
+                let replication = replication.map_err(|error| StartError::Cluster(reasons(&error)))?;
+                let _ = handles.quota.set(Arc::clone(replication.limits()) as Arc<_>);
+                (configuration, Some(replication))
             }
         };
 

@@ -39,9 +39,10 @@ use uuid::Uuid;
 use crate::http::Headers;
 use crate::plugin::counters::{Counters, Moment, Period, Periods, Taken};
 use crate::plugin::limits::{self, Identifier, Scope};
-use crate::plugin::redis::{self, Link, RedisConfig, RedisError};
+use crate::plugin::quota::{Unanswered, Whose};
+use crate::plugin::redis::{self, Link, RedisConfig};
 use crate::plugin::redis_counters::{Batches, RedisCounter, count, taken};
-use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply};
+use crate::plugin::{Env, Exchange, Flow, Handles, Phases, Plugin, Reply};
 
 /// A `sync_rate` above is this one: nothing is kept longer, and timers have an end.
 const LONGEST_SYNC: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -61,6 +62,8 @@ pub struct RateLimiting {
 /// Where counters are kept.
 enum Store {
     Local(Arc<Counters>),
+    /// Common to the nodes, if there are several.
+    Cluster(Arc<Handles>),
     Redis(Arc<dyn Link>),
     Batches(Arc<Batches>),
 }
@@ -141,6 +144,7 @@ impl Plugin for RateLimiting {
                 Store::Batches(config.redis.batches(env, period)?)
             }
             Some("redis") => Store::Redis(config.redis.link(env)?),
+            Some("cluster") => Store::Cluster(env.handles.clone()),
             _ => Store::Local(env.handles.counters.clone()),
         };
         Ok(Self { config, limits, id: env.id, scope: Scope::of(Self::NAME, env), store })
@@ -193,15 +197,30 @@ impl RateLimiting {
     }
 
     /// Counts a request, unless a limit is reached.
-    async fn take(&self, whose: &Identifier<'_>, now: Moment) -> Result<Taken, RedisError> {
+    async fn take(&self, whose: &Identifier<'_>, now: Moment) -> Result<Taken, Unreached> {
         match &self.store {
             Store::Local(counters) => Ok(counters.take(self.scope.key(whose, ""), &self.limits, now)),
-            Store::Batches(batches) => batches.take(&self.windows(whose, now), &self.limits).await,
+            Store::Cluster(handles) => self.take_shared(handles, whose, now).await,
+            Store::Batches(batches) => batches.take(&self.windows(whose, now), &self.limits).await.map_err(|_| Unreached),
             Store::Redis(link) => {
                 let windows = self.windows(whose, now);
-                Ok(taken(&windows, &count(&**link, windows.iter(), 1).await?, &self.limits))
+                let before = count(&**link, windows.iter(), 1).await.map_err(|_| Unreached)?;
+                Ok(taken(&windows, &before, &self.limits))
             }
         }
+    }
+
+    async fn take_shared(&self, handles: &Handles, whose: &Identifier<'_>, now: Moment) -> Result<Taken, Unreached> {
+        let Some(quota) = handles.quota.get() else {
+            return Ok(handles.counters.take(self.scope.key(whose, ""), &self.limits, now));
+        };
+        let whose = Whose { scope: &self.scope, identifier: whose, name: "" };
+        whose.take(&**quota, &handles.counters, &self.limits, now).await.map_err(|Unanswered| {
+            if self.config.fault_tolerant {
+                quota.passed();
+            }
+            Unreached
+        })
     }
 
     /// The counters of an identifier in Redis.
@@ -216,6 +235,9 @@ impl RateLimiting {
         if (200..=599).contains(&status) { status } else { 500 }
     }
 }
+
+/// Who keeps the counters does not answer; it has said so in the log.
+struct Unreached;
 
 /// What is left in each window, after this request.
 #[derive(Debug, PartialEq)]

@@ -7,9 +7,7 @@ use super::Window;
 /// Shared by the requests of a node, for the time of a window.
 #[derive(Debug)]
 pub struct Grant {
-    pub limit: u64,
-    /// When the window ends, in milliseconds since 1970.
-    pub until: u64,
+    pub window: Window,
     remaining: AtomicI64,
     /// What the owner could still give, when it last said so.
     left: AtomicI64,
@@ -30,8 +28,7 @@ impl Grant {
     /// With a first portion, of which the owner knows.
     pub(super) fn new(window: &Window, share: u64) -> Self {
         Self {
-            limit: window.limit,
-            until: window.until,
+            window: *window,
             remaining: AtomicI64::new(signed(share)),
             left: AtomicI64::new(signed(window.limit.saturating_sub(share))),
             low: AtomicI64::new(signed(share / 2)),

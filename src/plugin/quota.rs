@@ -1,0 +1,173 @@
+//! Limits that the nodes of a cluster share (`policy = cluster`), and the handle by which plugins spend of them.
+//!
+//! A node has been given a portion of each limit, of which most requests spend without asking anybody. Where that is not enough
+//! the request asks the node that owns the window, for at most [`PATIENCE`]. `actors::replication` implements the handle over
+//! the cluster's leases.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use crate::plugin::counters::{Counters, Key, Moment, Period, Periods, Taken};
+use crate::plugin::limits::{Identifier, Scope};
+
+/// How long a request waits for the owners of its windows, all together.
+pub const PATIENCE: Duration = Duration::from_millis(500);
+/// Limits above are this one: numbers of a configuration are exact up to here.
+const HIGHEST: f64 = 9_007_199_254_740_992.0;
+
+/// A window of a limit, by its name on all nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Window {
+    pub name: u128,
+    pub limit: u64,
+    pub since: Moment,
+    pub until: Moment,
+}
+
+/// What a request wants of a window.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// To count as one.
+    Spend,
+    /// To know whether anything is left.
+    Know,
+}
+
+/// What became of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// Something is left: as much as this node knows, without what was spent. At least 1 for who only wants to know.
+    Left(i64),
+    /// Nothing is left. Less than 0 when more was spent than there was.
+    UsedUp(i64),
+    /// The owner has to be asked, or was and has not answered.
+    Unknown,
+    /// So many windows are in use that the node counts this one by itself.
+    Crowded,
+}
+
+pub type Asked<'a> = Pin<Box<dyn Future<Output = Outcome> + Send + 'a>>;
+
+/// The limits that nodes share, as this node sees them.
+pub trait Quota: Send + Sync {
+    /// By what this node has been given of the window with this key, if the limit still is this one. Never waits.
+    fn attempt(&self, key: Key, limit: u64, want: Want, now: Moment) -> Outcome;
+
+    /// The same, asking the owner if need be. `key` is where [`Quota::attempt`] finds the window from then on.
+    fn ask(&self, key: Key, window: Window, want: Want, patience: Duration) -> Asked<'_>;
+
+    /// Gives back one that was spent.
+    fn give_back(&self, key: Key);
+
+    /// What is left as far as this node knows; nothing is known of a window that it has not spent from.
+    fn left(&self, key: Key) -> Option<i64>;
+
+    /// Counts what was spent already, whether or not there was as much, in a window that was asked about. Less than 0 gives back.
+    fn charge(&self, key: Key, cost: i64);
+
+    /// Nodes that are alive, this one included.
+    fn nodes(&self) -> usize;
+
+    /// A request passes because the owner has not answered.
+    fn passed(&self);
+}
+
+/// An owner has not answered in time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unanswered;
+
+/// The limits of one identifier.
+pub struct Whose<'a> {
+    pub scope: &'a Scope,
+    pub identifier: &'a Identifier<'a>,
+    /// Tells several limits of a plugin apart.
+    pub name: &'a str,
+}
+
+/// As whole requests: half a request is one.
+fn whole(limit: f64) -> u64 {
+    limit.ceil().clamp(0.0, HIGHEST) as u64
+}
+
+impl Whose<'_> {
+    fn key(&self) -> Key {
+        self.scope.key(self.identifier, self.name)
+    }
+
+    /// The window of this period, which the other nodes know by the same name.
+    fn window(&self, period: Period, limit: f64, now: Moment) -> Window {
+        let (since, until) = (now.start(period), now.end(period));
+        let name = self.scope.shared_name(self.identifier, self.name, period, since);
+        Window { name, limit: whole(limit), since, until }
+    }
+
+    async fn decide(&self, quota: &dyn Quota, key: Key, of: (Period, f64), want: Want, now: Moment, end: &mut Option<Instant>) -> Outcome {
+        let (period, limit) = of;
+        let window_key = key.within(period, now.start(period));
+        match quota.attempt(window_key, whole(limit), want, now) {
+            Outcome::Unknown => {
+                let started = Instant::now();
+                let patience = end.get_or_insert(started + PATIENCE).saturating_duration_since(started);
+                quota.ask(window_key, self.window(period, limit, now), want, patience).await
+            }
+            known => known,
+        }
+    }
+
+    /// Counts one in each window that has a limit, or in none of them when a limit is reached.
+    pub async fn take(&self, quota: &dyn Quota, alone: &Counters, limits: &Periods<Option<f64>>, now: Moment) -> Result<Taken, Unanswered> {
+        let (key, mut end) = (self.key(), None);
+        let mut taken = Taken { before: [0; 6], counted: true };
+        for period in Period::ALL {
+            let Some(limit) = limits[period as usize] else { continue };
+            let counted = |left: i64| (whole(limit) as i64).saturating_sub(left);
+            let outcome = self.decide(quota, key, (period, limit), Want::Spend, now, &mut end).await;
+            if let Outcome::Left(left) = outcome {
+                taken.before[period as usize] = counted(left) - 1;
+                continue;
+            }
+            // Those that were counted before this one are given back.
+            let limited = Period::ALL.into_iter().filter(|period| limits[*period as usize].is_some());
+            for shorter in limited.clone().take_while(|shorter| *shorter != period) {
+                quota.give_back(key.within(shorter, now.start(shorter)));
+            }
+            match outcome {
+                Outcome::UsedUp(left) => {
+                    for longer in limited.skip_while(|longer| *longer != period).skip(1) {
+                        let left = quota.left(key.within(longer, now.start(longer)));
+                        let counted = left.and_then(|left| Some((whole(limits[longer as usize]?) as i64).saturating_sub(left)));
+                        taken.before[longer as usize] = counted.unwrap_or(0);
+                    }
+                    taken.before[period as usize] = counted(left);
+                    return Ok(Taken { counted: false, ..taken });
+                }
+                Outcome::Crowded => return Ok(alone.take(key, &divided(limits, quota.nodes()), now)),
+                Outcome::Left(_) | Outcome::Unknown => return Err(Unanswered),
+            }
+        }
+        Ok(taken)
+    }
+
+    /// What is counted in a window, as far as that is known; where nothing is left, the limit or more. `None`: the node counts this
+    /// one by itself.
+    pub async fn counted(
+        &self,
+        quota: &dyn Quota,
+        of: (Period, f64),
+        now: Moment,
+        end: &mut Option<Instant>,
+    ) -> Result<Option<i64>, Unanswered> {
+        let limit = whole(of.1) as i64;
+        match self.decide(quota, self.key(), of, Want::Know, now, end).await {
+            Outcome::Left(left) | Outcome::UsedUp(left) => Ok(Some(limit.saturating_sub(left))),
+            Outcome::Unknown => Err(Unanswered),
+            Outcome::Crowded => Ok(None),
+        }
+    }
+}
+
+/// A node's part of limits that it counts by itself.
+fn divided(limits: &Periods<Option<f64>>, nodes: usize) -> Periods<Option<f64>> {
+    limits.map(|limit| limit.map(|limit| (limit / nodes.max(1) as f64).floor().max(1.0)))
+}
