@@ -178,3 +178,6 @@ impl Quota for SharedLimits {
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 }
+
+#[cfg(test)]
+mod tests;
