@@ -1,5 +1,7 @@
 //! Nodes that share their configuration: processes on this machine, with certificates as `troop cluster` makes them.
 
+mod limits;
+
 use std::net::SocketAddr;
 use std::path::Path;
 use std::process::{Command, Stdio};
