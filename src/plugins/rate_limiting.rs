@@ -8,15 +8,21 @@
 //! value or a path. Where there is no such thing the client's address stands for it.
 //!
 //! # Policies
-//! With `local` and `cluster` counters are kept in the memory of the node.
+//! With `local` counters are kept in the memory of the node.
+//!
+//! With `cluster` the nodes of a [cluster](../cluster.md#limits-across-nodes) allow the limit together. Most requests spend
+//! what the node has been given of it; others wait for the node that owns the counter, as all do where the limit is less than 20
+//! for each node. What is told to be left is what the node knows to be left; it may be less than all nodes have together.
+//! A limit that is changed keeps what was counted. On a node that is not one of a cluster this is `local`.
 //!
 //! With `redis` they are kept in a Redis that nodes share, under the keys that Kong uses
 //! (`ratelimit:ROUTE:SERVICE:IDENTIFIER:START:PERIOD`). Each request asks it, in one round trip, and is counted there whether
 //! or not it is refused. With a `sync_rate` the node asks once for each counter, counts by itself and brings what it has
 //! counted after that many seconds: the limit may be exceeded by one in that time, and by what other nodes count in it.
 //!
-//! Where Redis has no answer within `redis.timeout`, or is not there, requests pass without limits and without their headers,
-//! unless `fault_tolerant` is off. What was counted and could not be brought is brought later.
+//! Where Redis has no answer within `redis.timeout`, or the owner of a counter within 500 ms, or is not there, requests pass
+//! without limits and without their headers, unless `fault_tolerant` is off. What was counted and could not be brought to Redis is
+//! brought later.
 //!
 //! # Scope
 //! Global, route, service, consumer, consumer group. Configurations of the same route and service share their counters.
@@ -25,7 +31,7 @@
 //! | status | when |
 //! |---|---|
 //! | `error_code` (429) | a limit is reached: `error_message`, and `Retry-After` in seconds |
-//! | 500 | Redis does not answer and `fault_tolerant` is off |
+//! | 500 | Redis, or the owner of a counter, does not answer and `fault_tolerant` is off |
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -8,12 +8,21 @@
 //! An answer that costs something where nothing is left is replaced by an empty one, and its costs are not counted.
 //!
 //! # Policies
-//! With `local` and `cluster` counters are kept in the memory of the node. With `redis` they are kept in a Redis that nodes
-//! share, under the keys that Kong uses (`response-ratelimit:ROUTE:SERVICE:IDENTIFIER:START:NAME:PERIOD`): a request asks it,
-//! in one round trip, before it goes upstream; costs are brought there soon after the answer.
+//! With `local` counters are kept in the memory of the node.
 //!
-//! Where Redis has no answer within `redis.timeout`, or is not there, requests pass without limits, without their headers and
-//! without being counted, unless `fault_tolerant` is off.
+//! With `cluster` the nodes of a [cluster](../cluster.md#limits-across-nodes) count together, in the windows that have a limit.
+//! Before a request goes upstream the node makes sure that it has been given something of each limit, which it mostly has; else
+//! it asks the node that owns the counter. On a node that is not one of a cluster this is `local`.
+//!
+//! With `redis` they are kept in a Redis that nodes share, under the keys that Kong uses
+//! (`response-ratelimit:ROUTE:SERVICE:IDENTIFIER:START:NAME:PERIOD`): a request asks it, in one round trip, before it goes
+//! upstream; costs are brought there soon after the answer.
+//!
+//! With all of them costs are known when the upstream has answered: requests that are under way when a limit is reached are not
+//! held back.
+//!
+//! Where Redis has no answer within `redis.timeout`, or the owner of a counter within 500 ms, or is not there, requests pass
+//! without limits, without their headers and without being counted, unless `fault_tolerant` is off.
 //!
 //! # Scope
 //! Global, route, service, consumer, consumer group. Configurations of the same route and service share their counters.
@@ -23,7 +32,7 @@
 //! |---|---|
 //! | 429 | the answer costs something of which nothing is left |
 //! | 429 | `block_on_first_violation`, and nothing is left of one of the limits |
-//! | 500 | Redis does not answer and `fault_tolerant` is off |
+//! | 500 | Redis, or the owner of a counter, does not answer and `fault_tolerant` is off |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

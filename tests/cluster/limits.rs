@@ -165,7 +165,6 @@ fn a_limit_survives_the_death_of_its_owner() {
         // Once it is forgotten the two give all but what it has taken with it.
         wait_for("it is missed", || rest[0].admin_answer("DELETE", &format!("/cluster/nodes/{id}"), &Value::Null).status == 204);
         wait_for("it is forgotten", || status(rest[1])["nodes"].as_array().is_some_and(|nodes| nodes.len() == 2));
-        std::thread::sleep(Duration::from_secs(10));
         total += exhaust(&rest, "/limit");
         assert!(total <= limit && total + limit / 3 >= limit, "{total} of {limit}");
         // It comes back with nothing and is told what is spent.

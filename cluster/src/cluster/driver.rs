@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
-use crate::engine::{Action, Answer, Engine, Event, Kept, Now, State};
+use crate::engine::{Action, Answer, Engine, Event, Kept, MEMBER, Now, State};
 use crate::id::{Key, NodeId};
 use crate::membership::{self, Inlet, Member, Membership, Outlet};
 use crate::mesh::{self, Mesh, wall_millis};
@@ -48,6 +48,8 @@ pub(super) struct Driver {
     alive: BTreeMap<NodeId, Member>,
     live: BTreeSet<NodeId>,
     published: Option<State>,
+    /// The commit with which members come or go.
+    meeting: Option<u64>,
     started: bool,
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     versions: Vec<(Key, Version, oneshot::Sender<()>)>,
@@ -99,6 +101,7 @@ impl Driver {
             alive: BTreeMap::new(),
             live: BTreeSet::new(),
             published: None,
+            meeting: None,
             started: false,
             answers: HashMap::new(),
             versions: Vec::new(),
@@ -122,7 +125,12 @@ impl Driver {
             tokio::select! {
                 Some(event) = finished.recv() => {
                     self.busy -= 1;
+                    let met = matches!(&event, Event::Committed { commit } if self.meeting == Some(*commit));
                     self.give(event).await;
+                    if met {
+                        self.meeting = None;
+                        self.leases.members(self.live.clone(), self.engine.members());
+                    }
                 }
                 call = calls.recv() => match call {
                     Some(call) => self.call(call).await,
@@ -184,6 +192,9 @@ impl Driver {
             match action {
                 Action::Send { to, message } => self.sender.message(to, &message),
                 Action::Commit { commit, changes } => {
+                    if changes.put.iter().any(|record| &*record.key.kind == MEMBER) {
+                        self.meeting = Some(commit);
+                    }
                     let (storage, done) = (self.storage.clone(), self.done.clone());
                     self.busy += 1;
                     tokio::spawn(async move {
@@ -335,7 +346,6 @@ impl Driver {
     /// Nodes that were forgotten, or that never joined, are no longer dialed.
     fn forget_strangers(&mut self) {
         let members = self.engine.members();
-        self.leases.members(self.live.clone(), members.clone());
         let keep = |node: &NodeId| members.contains(node) || self.alive.contains_key(node) || self.reached.contains(node);
         self.mesh.retain(keep);
     }

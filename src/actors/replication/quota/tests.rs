@@ -32,7 +32,8 @@ fn on(limits: &Arc<SharedLimits>) -> Env {
     Env { handles: Arc::new(Handles { quota, ..Handles::default() }), ..env() }
 }
 
-/// Two nodes, each with a thread's worth of messages to the other.
+/// Two nodes, whose messages each have a thread of their own and so come in any order.
+#[expect(clippy::disallowed_methods, reason = "there is no arbiter in a unit test")]
 fn pair() -> [Arc<SharedLimits>; 2] {
     let handles: Arc<OnceLock<[LeaseHandle; 2]>> = Arc::default();
     let node = |number: u128| {
