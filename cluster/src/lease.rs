@@ -182,6 +182,11 @@ fn order(name: Name, live: &BTreeSet<NodeId>) -> (Option<NodeId>, Option<NodeId>
     (first.map(|(_, node)| node), second.map(|(_, node)| node))
 }
 
+/// Whether so many milliseconds have passed; also when the clock was put back in the meantime.
+fn passed(since: u64, millis: u64, now: u64) -> bool {
+    since > now || since + millis <= now
+}
+
 /// What each of so many members has of a limit from the start. 0: the limit is not divided.
 fn share(limit: u64, members: usize) -> u64 {
     limit / (DIVIDED_FROM * members.max(1) as u64)
@@ -279,7 +284,7 @@ impl Leases {
             self.serve(name, now);
         }
         self.tell();
-        if self.swept_at + SWEEP <= now {
+        if passed(self.swept_at, SWEEP, now) {
             self.swept_at = now;
             self.sweep(|window| window.until + GRACE < now);
         }
@@ -314,9 +319,9 @@ impl Leases {
         self.open.retain(|name| self.held.contains_key(name));
     }
 
-    /// Takes out what nobody has used since the last time, at most once in a second; whether there is room now.
+    /// Takes out what nobody has used since the last time, at most once in a second.
     fn make_room(&mut self, now: u64) {
-        if self.made_room_at + MAKE_ROOM > now {
+        if !passed(self.made_room_at, MAKE_ROOM, now) {
             return;
         }
         self.made_room_at = now;

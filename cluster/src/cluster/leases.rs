@@ -166,3 +166,72 @@ impl Drop for Pending<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node with a peer, which owns every second window, and what the node has sent.
+    fn pair() -> (LeaseHandle, Arc<Mutex<Vec<Message>>>) {
+        let sent: Arc<Mutex<Vec<Message>>> = Arc::default();
+        let post = sent.clone();
+        let handle = LeaseHandle::new(NodeId(1), move |_, message| lock(&post).push(message));
+        let both = BTreeSet::from([NodeId(1), NodeId(2)]);
+        handle.members(both.clone(), both);
+        (handle, sent)
+    }
+
+    fn window(sent: &Mutex<Vec<Message>>, handle: &LeaseHandle) -> (Window, u64) {
+        // The first that the peer owns: the node asks.
+        (1..100)
+            .find_map(|name| {
+                let window = Window { name: Name(name), limit: 5, since: 0, until: wall_millis() + 60_000 };
+                handle.0.act(|leases, now| leases.spend(u64::MAX, &window, 1, false, now).1);
+                handle.0.act(|leases, _| {
+                    leases.give_up(window.name, u64::MAX);
+                    Vec::new()
+                });
+                match lock(sent).last() {
+                    Some(Message::Ask { number, window: asked, .. }) if *asked == window => Some((window, *number)),
+                    _ => None,
+                }
+            })
+            .expect("a window of the peer")
+    }
+
+    #[tokio::test]
+    async fn what_is_granted_to_nobody_is_there_for_the_next() {
+        let (handle, sent) = pair();
+        let (window, number) = window(&sent, &handle);
+        // Who asked is gone; what comes is kept.
+        handle.received(NodeId(2), Message::Grant { number, name: window.name, amount: 1, left: 4 });
+        assert_eq!(handle.spend(&window, 1, Duration::ZERO).await, Decision::Allowed);
+        assert_eq!(handle.spend(&window, 1, Duration::from_millis(1)).await, Decision::Unanswered);
+        let Some(Message::Ask { number, had, .. }) = lock(&sent).last().cloned() else { panic!("it asks") };
+        assert_eq!(had.given, 1);
+        // A request that is dropped while it waits, whose answer has come.
+        let mut waiting = Box::pin(handle.spend(&window, 1, Duration::from_secs(5)));
+        let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+        assert!(waiting.as_mut().poll(&mut context).is_pending());
+        let Some(Message::Ask { number: again, .. }) = lock(&sent).last().cloned() else { panic!("it asks") };
+        handle.received(NodeId(2), Message::Grant { number: again.max(number), name: window.name, amount: 1, left: 3 });
+        drop(waiting);
+        assert_eq!(lock(&handle.0.waiting).len(), 0);
+        let stats = handle.stats();
+        assert_eq!((stats.waited, stats.unanswered), (2, 1));
+    }
+
+    #[tokio::test]
+    async fn a_decision_that_comes_is_told() {
+        let (handle, sent) = pair();
+        let (window, number) = window(&sent, &handle);
+        let spend = tokio::spawn({
+            let handle = handle.clone();
+            async move { handle.spend(&window, 1, Duration::from_secs(5)).await }
+        });
+        tokio::task::yield_now().await;
+        handle.received(NodeId(2), Message::Grant { number, name: window.name, amount: 1, left: 4 });
+        assert_eq!(spend.await.expect("a decision"), Decision::Allowed);
+        assert_eq!(handle.grant(&window).expect("a grant").left(), 4);
+    }
+}

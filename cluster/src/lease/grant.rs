@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
-use super::Window;
+use super::{USED_UP, Window, passed};
 
 /// Shared by the requests of a node, for the time of a window.
 #[derive(Debug)]
@@ -15,7 +15,7 @@ pub struct Grant {
     low: AtomicI64,
     /// Whether somebody has seen that it runs low, and asks.
     asked: AtomicBool,
-    /// Until when it is known that nothing is left, in milliseconds since 1970.
+    /// When it was last known that nothing is left, in milliseconds since 1970.
     used_up: AtomicU64,
     used: AtomicBool,
 }
@@ -73,7 +73,7 @@ impl Grant {
 
     /// Whether it is known that the limit is used up.
     pub fn is_used_up(&self, now: u64) -> bool {
-        self.used_up.load(Ordering::Relaxed) > now
+        !passed(self.used_up.load(Ordering::Relaxed), USED_UP, now)
     }
 
     /// About how much of the limit is left: what is here and what the owner had. Negative when more was spent than there was.
@@ -94,8 +94,8 @@ impl Grant {
         self.asked.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn use_up(&self, until: u64) {
-        self.used_up.store(until, Ordering::Relaxed);
+    pub(super) fn use_up(&self, now: u64) {
+        self.used_up.store(now, Ordering::Relaxed);
     }
 
     /// More was spent than was given, or less than nothing.

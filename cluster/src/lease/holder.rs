@@ -4,8 +4,7 @@ use std::sync::Arc;
 
 use super::ledger::Given;
 use super::{
-    ASK_AGAIN, Action, Decision, GRACE, Grant, Leases, MAX_WAITING, MAX_WINDOWS, Message, Name, USED_UP, Window, YIELD, order, share,
-    weight,
+    ASK_AGAIN, Action, Decision, GRACE, Grant, Leases, MAX_WAITING, MAX_WINDOWS, Message, Name, Window, order, passed, share, weight,
 };
 use crate::id::NodeId;
 
@@ -177,7 +176,7 @@ impl Leases {
 
     pub(super) fn is_due(&self, name: Name, now: u64) -> bool {
         let question = self.held.get(&name).and_then(|held| held.question.as_ref());
-        question.is_none_or(|question| question.at + ASK_AGAIN <= now)
+        question.is_none_or(|question| passed(question.at, ASK_AGAIN, now))
     }
 
     /// Asks an open question once more, as long as somebody wants to know.
@@ -238,7 +237,7 @@ impl Leases {
         }
         let refused = amount < need;
         if amount == 0 && need > 0 && left <= 0 {
-            held.grant.use_up(now + USED_UP);
+            held.grant.use_up(now);
         }
         for waiting in std::mem::take(&mut held.waiting) {
             let Waiting { ticket, cost, keep } = waiting;
@@ -275,7 +274,7 @@ impl Leases {
             rows = ledger.rows();
             // Another node owns the window and this one does not see it yet: it will, and until then it gives nothing.
             if from != self.node && weight(window.name, from) > weight(window.name, self.node) {
-                ledger.yields_until = now + YIELD;
+                ledger.yielded_at = Some(now);
             }
         }
         self.send(from, Message::Return { name: window.name, had: had.unwrap_or_default(), rows }, now);

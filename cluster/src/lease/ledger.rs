@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bincode::{Decode, Encode};
 
-use super::{ROUND, Window};
+use super::{ROUND, Window, passed};
 use crate::id::NodeId;
 
 /// The most nodes in the books of a window: all members, and as many that were forgotten.
@@ -60,15 +60,15 @@ pub(super) struct Ledger {
     pub checked: Option<u64>,
     /// A portion that this node gives to itself, and that the successor has yet to note: number, and since when.
     pub unnoted: Option<(u64, u64)>,
-    /// Until then another node gives, in milliseconds since 1970.
-    pub yields_until: u64,
+    /// When another node has begun to give.
+    pub yielded_at: Option<u64>,
     used: bool,
 }
 
 impl Ledger {
     pub fn new(window: Window) -> Self {
         let (rows, questions) = (Vec::new(), VecDeque::new());
-        Self { window, rows, questions, round: None, checked: None, unnoted: None, yields_until: 0, used: true }
+        Self { window, rows, questions, round: None, checked: None, unnoted: None, yielded_at: None, used: true }
     }
 
     pub fn learn(&mut self, node: NodeId, had: Given) {
@@ -140,7 +140,7 @@ impl Ledger {
 
     /// Whether nobody has to be waited for.
     pub fn is_over(&self, now: u64) -> bool {
-        self.round.as_ref().is_none_or(|round| round.missing.is_empty() || round.since + ROUND <= now)
+        self.round.as_ref().is_none_or(|round| round.missing.is_empty() || passed(round.since, ROUND, now))
     }
 
     /// Ends the round; how many nodes have not answered.

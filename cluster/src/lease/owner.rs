@@ -1,7 +1,7 @@
 //! A node as the owner of windows: it keeps their books and gives.
 
 use super::ledger::{Given, Ledger, Question};
-use super::{GRACE, Leases, MAX_WINDOWS, Message, Name, ROUND, Window, order, share};
+use super::{GRACE, Leases, MAX_WINDOWS, Message, Name, ROUND, Window, YIELD, order, passed, share};
 use crate::id::NodeId;
 
 /// What an owner gives of a limit that sees so many of the members.
@@ -49,7 +49,7 @@ impl Leases {
     pub(super) fn serve(&mut self, name: Name, now: u64) {
         let (owner, successor) = order(name, &self.live);
         let Some(ledger) = self.ledgers.get_mut(&name) else { return };
-        if owner != Some(self.node) || ledger.yields_until > now {
+        if owner != Some(self.node) || ledger.yielded_at.is_some_and(|at| !passed(at, YIELD, now)) {
             return;
         }
         let (me, members) = (self.node, self.members.len() as u64);
@@ -121,7 +121,7 @@ impl Leases {
             if let (true, Some(to), Some((number, since))) = (question.from == me, successor, ledger.unnoted)
                 && number == question.number
             {
-                if since + ROUND > now {
+                if !passed(since, ROUND, now) {
                     messages.push((to, Message::Total { number, window: ledger.window, rows: ledger.rows() }));
                     continue;
                 }

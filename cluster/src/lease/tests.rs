@@ -4,8 +4,11 @@ use rand::{RngExt, SeedableRng};
 
 use super::*;
 
+/// The time when a world begins, in milliseconds.
+const BEGIN: u64 = 100_000;
+
 fn window(limit: u64) -> Window {
-    Window { name: Name(u128::from(limit) * 0x9e37_79b9_7f4a_7c15), limit, since: 0, until: 1_000_000 }
+    Window { name: Name(u128::from(limit) * 0x9e37_79b9_7f4a_7c15), limit, since: 0, until: BEGIN + 1_000_000 }
 }
 
 /// Nodes, and the messages between them in the order of their arrival.
@@ -36,7 +39,7 @@ impl World {
         let mut world = Self {
             nodes: (0..nodes).map(|_| None).collect(),
             future: vec![],
-            now: 0,
+            now: BEGIN,
             rng: SmallRng::seed_from_u64(seed),
             allowed: 0,
             refused: 0,
@@ -180,9 +183,9 @@ fn without_faults_exactly_the_limit_is_allowed_whoever_asks() {
             for pattern in 0..4 {
                 for fresh in [false, true] {
                     let mut world = World::new(nodes, limit + pattern);
-                    let since = if fresh { GRACE } else { 0 };
+                    let since = if fresh { BEGIN + GRACE } else { 0 };
                     let window = Window { since, ..window(limit) };
-                    world.now = since + 5;
+                    world.now = BEGIN + GRACE + 5;
                     for n in 0..limit * 2 + 20 {
                         let node = match pattern {
                             // All at one node, in turn, at random, mostly at one.
@@ -454,7 +457,7 @@ fn a_limit_that_is_changed_keeps_what_was_counted() {
 #[test]
 fn windows_that_are_over_are_forgotten() {
     let mut world = World::new(2, 1);
-    let window = Window { until: 50, ..window(100) };
+    let window = Window { until: BEGIN + 50, ..window(100) };
     world.request(0, &window);
     world.request(1, &window);
     for _ in 0..4 {
@@ -469,9 +472,9 @@ fn windows_that_are_over_are_forgotten() {
 /// Strangers begin more windows than a node keeps; those in use stay, and nothing grows.
 #[test]
 fn windows_are_bounded_and_those_in_use_stay() {
-    let mut leases = Leases::new(id(0), 7, 0);
+    let mut leases = Leases::new(id(0), 7, BEGIN);
     let mut allowed = 0;
-    let mut now = 0;
+    let mut now = BEGIN;
     let (mut tickets, mut full) = (0, 0);
     let mut spend = |leases: &mut Leases, window: &Window, now: u64| {
         tickets += 1;
