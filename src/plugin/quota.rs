@@ -118,35 +118,41 @@ impl Whose<'_> {
     /// Counts one in each window that has a limit, or in none of them when a limit is reached.
     pub async fn take(&self, quota: &dyn Quota, alone: &Counters, limits: &Periods<Option<f64>>, now: Moment) -> Result<Taken, Unanswered> {
         let (key, mut end) = (self.key(), None);
+        let counted = |period: Period, left: i64| (limits[period as usize].map_or(0, whole) as i64).saturating_sub(left);
         let mut taken = Taken { before: [0; 6], counted: true };
         for period in Period::ALL {
             let Some(limit) = limits[period as usize] else { continue };
-            let counted = |left: i64| (whole(limit) as i64).saturating_sub(left);
-            let outcome = self.decide(quota, key, (period, limit), Want::Spend, now, &mut end).await;
-            if let Outcome::Left(left) = outcome {
-                taken.before[period as usize] = counted(left) - 1;
-                continue;
-            }
-            // Those that were counted before this one are given back.
-            let limited = Period::ALL.into_iter().filter(|period| limits[*period as usize].is_some());
-            for shorter in limited.clone().take_while(|shorter| *shorter != period) {
-                quota.give_back(key.within(shorter, now.start(shorter)));
-            }
-            match outcome {
-                Outcome::UsedUp(left) => {
-                    for longer in limited.skip_while(|longer| *longer != period).skip(1) {
-                        let left = quota.left(key.within(longer, now.start(longer)));
-                        let counted = left.and_then(|left| Some((whole(limits[longer as usize]?) as i64).saturating_sub(left)));
-                        taken.before[longer as usize] = counted.unwrap_or(0);
-                    }
-                    taken.before[period as usize] = counted(left);
-                    return Ok(Taken { counted: false, ..taken });
+            let left = match self.decide(quota, key, (period, limit), Want::Spend, now, &mut end).await {
+                Outcome::Left(left) => {
+                    taken.before[period as usize] = counted(period, left) - 1;
+                    continue;
                 }
-                Outcome::Crowded => return Ok(alone.take(key, &divided(limits, quota.nodes()), now)),
-                Outcome::Left(_) | Outcome::Unknown => return Err(Unanswered),
+                Outcome::UsedUp(left) => left,
+                missed => {
+                    self.give_back(quota, key, limits, period, now);
+                    return match missed {
+                        Outcome::Crowded => Ok(alone.take(key, &divided(limits, quota.nodes()), now)),
+                        _ => Err(Unanswered),
+                    };
+                }
+            };
+            self.give_back(quota, key, limits, period, now);
+            taken.counted = false;
+            taken.before[period as usize] = counted(period, left);
+            for longer in Period::ALL.into_iter().skip(period as usize + 1).filter(|longer| limits[*longer as usize].is_some()) {
+                let left = quota.left(key.within(longer, now.start(longer)));
+                taken.before[longer as usize] = left.map_or(0, |left| counted(longer, left));
             }
+            break;
         }
         Ok(taken)
+    }
+
+    /// Undoes what was counted in the windows shorter than this.
+    fn give_back(&self, quota: &dyn Quota, key: Key, limits: &Periods<Option<f64>>, refused: Period, now: Moment) {
+        for shorter in Period::ALL.into_iter().take(refused as usize).filter(|shorter| limits[*shorter as usize].is_some()) {
+            quota.give_back(key.within(shorter, now.start(shorter)));
+        }
     }
 
     /// What is counted in a window, as far as that is known; where nothing is left, the limit or more. `None`: the node counts this

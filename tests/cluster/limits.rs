@@ -177,6 +177,38 @@ fn a_limit_survives_the_death_of_its_owner() {
     }
 }
 
+/// The owner hangs: requests pass until it is missed, as the plugin says, and each of them is known.
+#[test]
+fn while_an_owner_hangs_requests_pass_and_are_known() {
+    let limit = 30;
+    let cloud = Cloud::start(3);
+    let upstream = Upstream::start("from upstream");
+    limited(&cloud, &upstream, "limit", "rate-limiting", json!({"year": limit, "policy": "cluster"}));
+    let all: Vec<&Node> = cloud.nodes.iter().collect();
+    let mut total = allowed(&burst(&all, "/limit", limit / 3));
+    let granted: Vec<f64> = all.iter().map(|node| metric(node, "troop_cluster_limits_granted_total")).collect();
+    let owner = granted.iter().position(|granted| *granted > 0.0).expect("an owner");
+    let rest: Vec<&Node> = all.iter().copied().filter(|node| node.admin != all[owner].admin).collect();
+    all[owner].signal(nix::sys::signal::Signal::SIGSTOP);
+    let (_, head) = Client::new(rest[0].proxy, "/limit").and_then(|mut client| client.ask()).expect("an answer");
+    let first = u64::from(head.contains(" 200 "));
+    assert!(first == 1 && !head.to_lowercase().contains("ratelimit"), "{head}");
+    total += first;
+    // Until the node is missed: from then on the successor decides.
+    let missed = || status(rest[0])["nodes"].as_array().is_some_and(|nodes| nodes.iter().any(|node| node["alive"] == false));
+    while !missed() {
+        total += allowed(&burst(&rest, "/limit", 6));
+    }
+    total += exhaust(&rest, "/limit");
+    all[owner].signal(nix::sys::signal::Signal::SIGCONT);
+    cloud.meet();
+    total += exhaust(&all, "/limit");
+    let passed: f64 = all.iter().map(|node| metric(node, "troop_cluster_limits_passed_total")).sum();
+    assert!(passed >= 1.0 && total as f64 - passed <= limit as f64, "{total} of {limit}, {passed} passed");
+    assert!(total as f64 - passed >= limit as f64 * 0.8, "{total} of {limit}, {passed} passed");
+    assert!(rest.iter().any(|node| node.log().contains("the owner of a limit does not answer in time")));
+}
+
 #[test]
 fn costs_are_counted_over_all_nodes_and_headers_are_as_ever() {
     let cloud = Cloud::start(3);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, VecDeque};
 
 use bincode::{Decode, Encode};
 
-use super::{ROUND, Window, passed};
+use super::{GRACE, ROUND, Window, passed};
 use crate::id::NodeId;
 
 /// The most nodes in the books of a window: all members, and as many that were forgotten.
@@ -57,7 +57,7 @@ pub(super) struct Ledger {
     pub questions: VecDeque<Question>,
     round: Option<Round>,
     /// The epoch in which all live nodes were asked.
-    pub checked: Option<u64>,
+    checked: Option<u64>,
     /// A portion that this node gives to itself, and that the successor has yet to note: number, and since when.
     pub unnoted: Option<(u64, u64)>,
     /// When another node has begun to give.
@@ -128,6 +128,14 @@ impl Ledger {
             }
         }
         holders
+    }
+
+    /// Whether the window began before nodes came or went, or before books were lost, and nobody was asked since.
+    pub fn is_unchecked(&self, epoch: u64, changed_at: u64, forgot_at: u64) -> bool {
+        match self.checked {
+            Some(checked) => checked != epoch && self.window.since < changed_at + GRACE,
+            None => self.window.since < changed_at.max(forgot_at) + GRACE,
+        }
     }
 
     pub fn begin(&mut self, missing: BTreeSet<NodeId>, first: Option<u64>, now: u64) {

@@ -10,6 +10,12 @@ fn cap(limit: u64, live: usize, members: usize) -> i64 {
     i64::try_from(cap).unwrap_or(i64::MAX)
 }
 
+/// What is given to who needs so much, of what there is. Of a limit that is not divided no more than that.
+fn portion(pool: u64, need: u64, share: u64, members: u64) -> u64 {
+    let portion = if share == 0 { need } else { (pool / (2 * members)).max(need).max(1) };
+    portion.min(pool)
+}
+
 impl Leases {
     fn ledger(&mut self, window: Window, now: u64) -> Option<&mut Ledger> {
         if self.ledgers.len() >= MAX_WINDOWS && !self.ledgers.contains_key(&window.name) {
@@ -66,13 +72,8 @@ impl Leases {
                 self.stats.unheard += ledger.end() as u64;
                 collected = true;
             }
-            // The window began before nodes came or went, or its books were lost: others may know more.
-            let since = ledger.window.since;
-            let unchecked = match ledger.checked {
-                Some(epoch) => epoch != self.epoch && since < self.changed_at + GRACE,
-                None => since < self.changed_at.max(self.forgot_at) + GRACE,
-            };
-            if unchecked {
+            // Others may know more.
+            if ledger.is_unchecked(self.epoch, self.changed_at, self.forgot_at) {
                 if let Some(held) = self.held.get(&name) {
                     ledger.learn(me, held.had);
                 }
@@ -88,11 +89,11 @@ impl Leases {
                     let need = i64::try_from(question.need).unwrap_or(i64::MAX);
                     if cap - ledger.outstanding(share, &self.members) < need {
                         if question.from != me {
-                            // Its own, which it is not given again.
                             let own = self.held.get_mut(&name).map(|held| {
                                 held.give_back();
                                 held.had
                             });
+                            // What it has from the start and has not needed, it does not get any more.
                             ledger.learn(me, own.or(ledger.row(me)).unwrap_or(Given { given: share, returned: share }));
                         }
                         let among = others().filter(|node| *node != question.from && !collected);
@@ -106,8 +107,7 @@ impl Leases {
                         }
                     }
                     let pool = (cap - ledger.outstanding(share, &self.members)).max(0) as u64;
-                    let portion = if share == 0 { question.need } else { (pool / (2 * members)).max(question.need).max(1) };
-                    let amount = portion.min(pool);
+                    let amount = portion(pool, question.need, share, members);
                     ledger.give(question.from, question.number, amount);
                     self.stats.granted += u64::from(amount > 0);
                     amount
