@@ -177,3 +177,75 @@ impl Whose<'_> {
 fn divided(limits: &Periods<Option<f64>>, nodes: usize) -> Periods<Option<f64>> {
     limits.map(|limit| limit.map(|limit| (limit / nodes.max(1) as f64).floor().max(1.0)))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::plugin::testing::{env, run};
+
+    /// A node of three that has too many windows to keep, or whose owners are away.
+    struct Fake(Outcome);
+
+    impl Quota for Fake {
+        fn attempt(&self, _: Key, _: u64, _: Want, _: Moment) -> Outcome {
+            Outcome::Unknown
+        }
+
+        fn ask(&self, _: Key, _: Window, _: Want, patience: Duration) -> Asked<'_> {
+            assert!(patience <= PATIENCE);
+            Box::pin(async { self.0 })
+        }
+
+        fn give_back(&self, _: Key) {}
+
+        fn left(&self, _: Key) -> Option<i64> {
+            None
+        }
+
+        fn charge(&self, _: Key, _: i64) {}
+
+        fn nodes(&self) -> usize {
+            3
+        }
+
+        fn passed(&self) {}
+    }
+
+    fn take(outcome: Outcome, limit: f64, times: usize) -> Result<usize, Unanswered> {
+        let (alone, scope) = (Counters::default(), Scope::of("rate-limiting", &env()));
+        let whose = Whose { scope: &scope, identifier: &Identifier::Text("a"), name: "" };
+        let limits = [None, Some(limit), None, None, None, None];
+        let taken = (0..times).map(|_| run(whose.take(&Fake(outcome), &alone, &limits, Moment(90_000))));
+        let taken: Vec<Taken> = taken.collect::<Result<_, _>>()?;
+        Ok(taken.iter().filter(|taken| taken.counted).count())
+    }
+
+    #[test]
+    fn a_node_that_counts_by_itself_allows_its_part() {
+        assert_eq!(take(Outcome::Crowded, 30.0, 40), Ok(10));
+        assert_eq!(take(Outcome::Crowded, 2.0, 40), Ok(1));
+        assert_eq!(take(Outcome::Unknown, 30.0, 1), Err(Unanswered));
+    }
+
+    #[test]
+    fn windows_have_names_of_their_own() {
+        let env = env();
+        let scopes = ["rate-limiting", "response-ratelimiting"].map(|plugin| Scope::of(plugin, &env));
+        let identifiers = [Identifier::Text("a"), Identifier::Text("ab"), Identifier::Id(uuid::Uuid::nil())];
+        let mut names = std::collections::HashSet::new();
+        for scope in &scopes {
+            for identifier in &identifiers {
+                for name in ["", "b", "ab"] {
+                    let whose = Whose { scope, identifier, name };
+                    for (period, at) in [(Period::Minute, 0), (Period::Minute, 60_000), (Period::Hour, 0), (Period::Month, 0)] {
+                        let window = whose.window(period, 1.5, Moment(at));
+                        assert!(names.insert(window.name), "{period:?} {identifier:?} {name}");
+                        assert_eq!((window.limit, window.since), (2, Moment(at)));
+                        assert!(window.until > window.since);
+                        assert_eq!(whose.window(period, 9.0, Moment(at + 59_999)).name, window.name);
+                    }
+                }
+            }
+        }
+    }
+}
