@@ -19,7 +19,7 @@ use crate::membership::Member;
 use crate::mesh::{self, Mesh, MeshError};
 use crate::record::{Record, Version};
 use crate::replica::Change;
-pub use leases::LeaseHandle;
+pub use leases::{LeaseHandle, LeaseStats};
 
 /// How many calls may wait for the node.
 const MAX_CALLS: usize = 1_024;
@@ -166,7 +166,9 @@ pub async fn start(config: Config, storage: Arc<dyn Storage>) -> Result<Handle, 
     let (calls, called) = mpsc::channel(MAX_CALLS);
     let (ready, is_ready) = watch::channel(false);
     let (changes, _) = broadcast::channel(MAX_BEHIND);
-    let leases = LeaseHandle::new(config.mesh.node, mesh.sender());
+    let sender = mesh.sender();
+    let post = move |to, message| sender.message(to, &crate::wire::Message::Lease(message));
+    let leases = LeaseHandle::new(config.mesh.node, post);
     let handle = Handle { node: config.mesh.node, calls, ready: is_ready, changes: changes.clone(), leases: leases.clone() };
     let driver = driver::Driver::new(config, storage, mesh, kept, generation, ready, changes, leases).await?;
     tokio::spawn(driver.run(called, heard));

@@ -17,5 +17,5 @@ pub mod wire;
 pub const MAX_MEMBERS: usize = 64;
 
 pub use cluster::{
-    Config, Ended, Handle, LeaseHandle, NotAToken, Overview, StartError, Storage, Token, Traffic, WriteError, Written, start,
+    Config, Ended, Handle, LeaseHandle, LeaseStats, NotAToken, Overview, StartError, Storage, Token, Traffic, WriteError, Written, start,
 };

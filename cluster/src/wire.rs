@@ -183,6 +183,7 @@ mod tests {
 
     use super::*;
     use crate::id::NodeId;
+    use crate::lease;
 
     fn samples() -> Vec<Message> {
         let key = Key::new("routes", "1");
@@ -191,6 +192,9 @@ mod tests {
             Record::new(key.clone(), version, Version::NONE, version.stamp, vec![], vec![], Some(vec![b'x'; 40].into())).expect("a record");
         let digest = Digest { root: 7, count: 1, horizon: 0 };
         let wanted = Wanted { key: key.clone(), field: "name".into(), value: "x".into() };
+        let window = lease::Window { name: lease::Name(7), limit: 100, since: 1, until: 2 };
+        let had = lease::Given { given: 3, returned: 1 };
+        let rows = vec![(NodeId(1), had), (NodeId(2), had)];
         vec![
             Message::Push { seq: 1, records: vec![Blob::of(&record)] },
             Message::Ack { seq: 1, refused: 0 },
@@ -207,6 +211,10 @@ mod tests {
             Message::Stale { horizon: 1 },
             Message::AskDigest { round: 1 },
             Message::DigestIs { round: 1, digest },
+            Message::Lease(lease::Message::Ask { number: 1, window, need: 2, had }),
+            Message::Lease(lease::Message::Grant { number: 1, name: window.name, amount: 2, left: -1 }),
+            Message::Lease(lease::Message::Return { name: window.name, had, rows: rows.clone() }),
+            Message::Lease(lease::Message::Totals(vec![(window, rows)])),
         ]
     }
 

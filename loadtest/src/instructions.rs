@@ -31,6 +31,10 @@ use crate::troop::{Launch, Refused, Store};
 const COUNTED: [&str; 2] = ["plain", "key-auth-rate-limiting"];
 /// Of the committed number, in both directions: a gain is to be written down, so that it is not lost again.
 const TOLERANCE: f64 = 0.03;
+/// Of the count of the same node alone, in both directions: what a node of a cluster does besides, it does on other threads.
+const CLUSTERED: f64 = 0.02;
+/// The scenario that is counted on a node of a cluster as well.
+const IN_A_CLUSTER: &str = "plain";
 /// End of the name of the main thread's file.
 const MAIN: &str = "-01";
 /// Sent before anything counts, in both runs.
@@ -57,16 +61,28 @@ pub async fn run(place: &Place, binary: PathBuf, profile: &str, of: &[String], n
     for name in chosen {
         let began = Instant::now();
         let scenario = scenario(name).with_context(|| format!("{name} is not in the table"))?;
-        let Counts { worker: count, others } = count(place, &binary, scenario, n, keep).await?;
+        let Counts { worker: count, others } = count(place, &binary, scenario, Store::Declared, n, keep).await?;
         let compared = before.get(name).map(|old| format!(", {:+.1} % of {old:.0}", (count / old - 1.0) * 100.0)).unwrap_or_default();
         let (took, others) = (began.elapsed().as_secs_f64(), others.max(0.0));
         say(&format!("{name}: {count:.0} instructions a request{compared}; {others:.0} on other threads ({took:.0} s)"));
         counts.insert(name, count);
     }
+    let scenario = scenario(IN_A_CLUSTER).with_context(|| format!("{IN_A_CLUSTER} is not in the table"))?;
+    let clustered = count(place, &binary, scenario, Store::Clustered, n, None).await?;
+    let more = clustered.worker / counts.get(IN_A_CLUSTER).context("it was counted")? - 1.0;
+    say(&format!(
+        "{IN_A_CLUSTER} in a cluster: {:.0} instructions a request, {:+.1} % of those of a node alone; {:.0} on other threads",
+        clustered.worker,
+        more * 100.0,
+        clustered.others.max(0.0)
+    ));
     match then {
         Then::Say => Ok(()),
         Then::Write => write(&committed(), profile, &counts),
-        Then::Check => check(&before, &counts),
+        Then::Check => {
+            ensure!(more.abs() <= CLUSTERED, "a node of a cluster takes {:+.1} % instructions a request", more * 100.0);
+            check(&before, &counts)
+        }
     }
 }
 
@@ -79,10 +95,10 @@ struct Counts {
 }
 
 /// Instructions of one request.
-async fn count(place: &Place, binary: &Path, scenario: &Scenario, n: usize, keep: Option<&Path>) -> Result<Counts> {
-    let once = total(place, binary, scenario, n, None).await?;
+async fn count(place: &Place, binary: &Path, scenario: &Scenario, store: Store, n: usize, keep: Option<&Path>) -> Result<Counts> {
+    let once = total(place, binary, scenario, store, n, None).await?;
     let keep = keep.map(|folder| folder.join(format!("callgrind.{}.out", scenario.name)));
-    let twice = total(place, binary, scenario, 2 * n, keep.as_deref()).await?;
+    let twice = total(place, binary, scenario, store, 2 * n, keep.as_deref()).await?;
     let difference = |once: f64, twice: f64| (twice - once) / n as f64;
     let count = Counts { worker: difference(once.worker, twice.worker), others: difference(once.others, twice.others) };
     ensure!(count.worker > 0.0, "more requests took fewer instructions: {once:?} and {twice:?}");
@@ -90,7 +106,7 @@ async fn count(place: &Place, binary: &Path, scenario: &Scenario, n: usize, keep
 }
 
 /// Instructions of a whole run with `n` requests.
-async fn total(place: &Place, binary: &Path, scenario: &Scenario, n: usize, keep: Option<&Path>) -> Result<Counts> {
+async fn total(place: &Place, binary: &Path, scenario: &Scenario, store: Store, n: usize, keep: Option<&Path>) -> Result<Counts> {
     let valgrind = program("valgrind").context("valgrind is needed: apt-get install valgrind")?;
     let out = keep.map_or_else(|| place.directory.path().join("callgrind.out"), Path::to_owned);
     for old in by_thread(&out)? {
@@ -100,7 +116,7 @@ async fn total(place: &Place, binary: &Path, scenario: &Scenario, n: usize, keep
     let options = ["--tool=callgrind", "--quiet", "--separate-threads=yes", &file].map(str::to_owned);
     let under = [valgrind.display().to_string()].into_iter().chain(options).collect();
     let launch = Launch { binary: binary.to_owned(), under };
-    let started = launch.start(place, &scenario.setup, Store::Declared).await;
+    let started = launch.start(place, &scenario.setup, store).await;
     let troop = started.map_err(|refused| match refused {
         Refused::NotAvailable(why) => anyhow::anyhow!("{}: not available: {why}", scenario.name),
         Refused::Failed(error) => error,

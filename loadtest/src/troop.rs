@@ -62,6 +62,8 @@ pub enum Store {
     Declared,
     /// The embedded store and `config db_import`.
     Embedded,
+    /// The same, by a node that is the only one of a cluster.
+    Clustered,
 }
 
 /// A binary and the program that it runs under, if any.
@@ -84,9 +86,9 @@ impl Launch {
 
     /// Starts Troop with one worker and a configuration.
     pub async fn start(&self, place: &Place, setup: &Setup, store: Store) -> Result<Troop, Refused> {
-        let [http, h2c, https, admin] = free_addresses()?;
+        let [http, h2c, https, admin, cluster] = free_addresses()?;
         let folder = place.folder("troop")?;
-        let settings = [
+        let mut settings = vec![
             ("prefix", folder.join("prefix").display().to_string()),
             ("nginx_worker_processes", "1".to_owned()),
             ("proxy_listen", format!("{http} reuseport backlog=16384, {h2c} http2, {https} http2 ssl reuseport backlog=16384")),
@@ -100,13 +102,17 @@ impl Launch {
         ];
         let sinks = place.sinks(&folder);
         let file = folder.join("kong.json");
-        if store == Store::Embedded {
+        if store != Store::Declared {
             fs::write(&file, document(setup, setup.plugins, place.upstream, place.live.address, &sinks).to_string())?;
             let plain = Self { binary: self.binary.clone(), under: Vec::new() };
             let import = plain.command(&settings, &["config", "db_import", &file.display().to_string()]).output()?;
             if !import.status.success() {
                 return Err(Refused::NotAvailable(String::from_utf8_lossy(&import.stderr).trim().to_owned()));
             }
+        }
+        if store == Store::Clustered {
+            let of_cluster = [("cluster", "on".to_owned()), ("cluster_insecure", "on".to_owned()), ("cluster_listen", cluster.to_string())];
+            settings.extend(of_cluster);
         }
         let mut service = Service::start("troop", &mut self.command(&settings, &["start"]), place.cpus.proxy, &folder)?;
         service.listens(http).await?;

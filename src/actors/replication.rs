@@ -6,6 +6,7 @@
 //! | [`records`] | rows as records of the cluster, and back |
 //! | [`commands`] | commands to all nodes as records, and how a node obeys them |
 //! | [`disk`] | what the cluster asks of the node |
+//! | [`quota`] | limits that the nodes share |
 //! | [`write`] | changes of the Admin API as writes to the cluster |
 //! | [`tell`] | commands of the Admin API as writes to the cluster |
 //! | [`adopt`] | the rows that a node had before it was one of a cluster |
@@ -13,6 +14,7 @@
 mod adopt;
 mod commands;
 mod disk;
+mod quota;
 mod records;
 mod tell;
 mod write;
@@ -32,6 +34,7 @@ use super::catalog::Configuration;
 use crate::catalog::{Catalog, row};
 use crate::store::{Embedded, StoreError};
 pub use commands::{Commands, is_command};
+pub use quota::{LimitStats, SharedLimits};
 pub use write::{Receipt, Wish};
 
 /// How often the overview that metrics are made of is brought up to date.
@@ -55,6 +58,7 @@ pub struct Replication {
     commands: Arc<Commands>,
     /// Whether rows are still being brought into the cluster: a change of one of them would be lost.
     adopting: AtomicBool,
+    limits: Arc<SharedLimits>,
 }
 
 impl Replication {
@@ -75,7 +79,8 @@ impl Replication {
         }
         let rows = configuration.catalog();
         let adopting = AtomicBool::new(!clustered && !rows.is_empty());
-        let replication = Arc::new(Self { handle, configuration, overview: ArcSwapOption::empty(), commands, adopting });
+        let limits = Arc::new(SharedLimits::new(handle.leases().clone()));
+        let replication = Arc::new(Self { handle, configuration, overview: ArcSwapOption::empty(), commands, adopting, limits });
         if !clustered {
             let replication = Arc::clone(&replication);
             tokio::spawn(async move { replication.adopt(&rows, store).await });
@@ -102,6 +107,11 @@ impl Replication {
     /// How it stood about a second ago.
     pub fn overview(&self) -> Option<Arc<Overview>> {
         self.overview.load_full()
+    }
+
+    /// Limits that the nodes share.
+    pub fn limits(&self) -> &Arc<SharedLimits> {
+        &self.limits
     }
 
     /// The way to what the cluster itself can do.
@@ -142,12 +152,14 @@ impl Replication {
         }
     }
 
-    /// Deletes the rows whose time is over, on the live node with the smallest id for all of them; the others do when it does not.
+    /// Takes out what is over: windows of limits, and rows, which the live node with the smallest id deletes for all of them; the
+    /// others do when it does not.
     async fn sweep(self: Arc<Self>) {
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
+            self.limits.sweep();
             let catalog = self.configuration.catalog();
             if catalog.next_end().is_none_or(|end| end + GRACE > row::now()) {
                 continue;

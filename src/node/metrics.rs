@@ -7,7 +7,7 @@ use ::cluster::mesh::tls::Tls;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
-use crate::actors::replication::Replication;
+use crate::actors::replication::{LimitStats, Replication};
 use crate::actors::supervise;
 use crate::admin::context::{KONG_VERSION, TROOP_VERSION};
 use crate::admin::vitals::resident_memory;
@@ -142,6 +142,7 @@ impl Collector for NodeMetrics {
             let help = "When the node's certificate ends, in seconds since 1970";
             gauge("troop_cluster_certificate_expires_seconds", help, [(vec![], certificate.expires() as f64)])
         }));
+        families.extend(self.cluster.as_ref().map(|cluster| of_limits(&cluster.limits().stats())).unwrap_or_default());
         families
     }
 }
@@ -199,5 +200,28 @@ fn of_cluster(overview: &Overview) -> Vec<MetricFamily> {
         total("troop_cluster_undecodable_total", "Frames that could not be decoded", traffic.undecodable),
         total("troop_cluster_received_bytes_total", "Bytes from peers", traffic.bytes_in),
         total("troop_cluster_sent_bytes_total", "Bytes to peers", traffic.bytes_out),
+    ]
+}
+
+/// How limits that nodes share go, on this node.
+fn of_limits(stats: &LimitStats) -> Vec<MetricFamily> {
+    let (leases, events) = (&stats.leases, &stats.leases.leases);
+    let total = |name, help, value| counter(name, help, [(vec![], value)]);
+    let windows = [("held", leases.held), ("owned", leases.owned)];
+    let windows = windows.map(|(role, n)| (vec![("role", role)], n as f64));
+    vec![
+        gauge("troop_cluster_limits_windows", "Windows of limits that the node spends from, and that it keeps the books of", windows),
+        total("troop_cluster_limits_asked_total", "Questions to the owners of windows", events.asked),
+        total("troop_cluster_limits_granted_total", "Portions of limits that the node has given as their owner", events.granted),
+        total("troop_cluster_limits_recalls_total", "Times that what nodes had not spent was called back", events.recalls),
+        total("troop_cluster_limits_unheard_total", "Nodes that did not answer an owner in time", events.unheard),
+        total("troop_cluster_limits_crowded_total", "Windows in use that were too many to keep", events.crowded),
+        total("troop_cluster_limits_waited_total", "Requests that waited for the owner of a limit", leases.waited),
+        total("troop_cluster_limits_unanswered_total", "Requests that waited for the owner of a limit in vain", leases.unanswered),
+        total(
+            "troop_cluster_limits_passed_total",
+            "Requests that passed uncounted because the owner of a limit did not answer",
+            stats.passed,
+        ),
     ]
 }

@@ -143,7 +143,9 @@ impl Node {
                 let config = membership.config(&settings, &handles.node.hostname, TROOP_VERSION);
                 let commands = Commands::new(Arc::clone(&handles.cache), Arc::clone(&upstreams));
                 let replication = Replication::start(config, store, configuration.clone(), commands).await;
-                (configuration, Some(replication.map_err(|error| StartError::Cluster(reasons(&error)))?))
+                let replication = replication.map_err(|error| StartError::Cluster(reasons(&error)))?;
+                let _ = handles.quota.set(Arc::clone(replication.limits()) as Arc<_>);
+                (configuration, Some(replication))
             }
         };
 

@@ -89,6 +89,17 @@ impl Moment {
         Self((self.0 / day).saturating_sub(days) * day)
     }
 
+    /// When the window of this period ends.
+    pub fn end(self, period: Period) -> Self {
+        // No month has more than 31 days and no year more than 366.
+        let days = match period {
+            Period::Month => 32,
+            Period::Year => 367,
+            _ => return Self(self.start(period).0 + period.seconds() * 1000),
+        };
+        Self(self.start(period).0 + days * Period::Day.seconds() * 1000).start(period)
+    }
+
     /// Seconds until the window of this period ends, by its nominal length; at least 1.
     pub fn reset(self, period: Period) -> u64 {
         let elapsed = (self.0 - self.start(period).0) / 1000;
@@ -107,6 +118,16 @@ pub struct Key(u128);
 impl Key {
     fn shard(self) -> usize {
         (self.0 >> 96) as usize % SHARDS
+    }
+
+    /// The key of one of this one's windows.
+    pub fn within(self, period: Period, start: Moment) -> Self {
+        Self(self.0 ^ (u128::from(start.0) << 3 | period as u128))
+    }
+
+    /// In which of so many shards of a table it belongs.
+    pub fn shard_of(self, shards: usize) -> usize {
+        (self.0 >> 96) as usize % shards
     }
 }
 
@@ -139,7 +160,7 @@ static SEED: std::sync::LazyLock<u64> = std::sync::LazyLock::new(rand::random);
 
 /// The key is a hash already: its low half is the hash in the table.
 #[derive(Default)]
-struct AsIs(u64);
+pub struct AsIs(u64);
 
 impl Hasher for AsIs {
     fn finish(&self) -> u64 {
@@ -392,6 +413,9 @@ mod tests {
             let new = period != Period::Year;
             assert_eq!(next.window(period) != LEAP_DAY.window(period), new, "{period:?}");
         }
+        let ends = Period::ALL.map(|period| LEAP_DAY.end(period).0);
+        assert_eq!(ends[..3], [1_709_251_199_000, 1_709_251_200_000, 1_709_251_200_000]);
+        assert_eq!(ends[3..], [1_709_251_200_000, 1_709_251_200_000, 1_735_689_600_000]);
         // The nominal length of a month is shorter than most: never less than a second is left.
         assert_eq!(Moment(1_706_745_600_000 - 1).reset(Period::Month), 1);
     }

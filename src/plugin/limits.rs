@@ -6,9 +6,10 @@ use std::net::IpAddr;
 use schema::Check;
 use schema::check::Match;
 use serde_json::{Map, Value};
+use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::plugin::counters::{Key, Period, Salt};
+use crate::plugin::counters::{Key, Moment, Period, Salt};
 use crate::plugin::{Env, Exchange};
 
 /// Whose requests are counted together.
@@ -43,6 +44,7 @@ pub fn consumer(x: &Exchange) -> Identifier<'_> {
 /// their counters.
 #[derive(Clone, Debug)]
 pub struct Scope {
+    plugin: &'static str,
     pub route: Uuid,
     pub service: Uuid,
     /// Stands for plugin, route and service in keys.
@@ -52,7 +54,7 @@ pub struct Scope {
 impl Scope {
     pub fn of(plugin: &'static str, env: &Env) -> Self {
         let (route, service) = (env.route.unwrap_or_default(), env.service.unwrap_or_default());
-        Self { route, service, salt: Salt::new(&[plugin.as_bytes(), route.as_bytes(), service.as_bytes()]) }
+        Self { plugin, route, service, salt: Salt::new(&[plugin.as_bytes(), route.as_bytes(), service.as_bytes()]) }
     }
 
     /// The key of this identifier's counters; `name` tells several limits of a plugin apart.
@@ -64,6 +66,27 @@ impl Scope {
             Identifier::Address(IpAddr::V4(address)) => key(b"v4", &address.octets()),
             Identifier::Address(IpAddr::V6(address)) => key(b"v6", &address.octets()),
         }
+    }
+
+    /// What nodes call a window of this identifier's counters among each other. Not even who chooses identifiers finds two that
+    /// have one name.
+    pub fn shared_name(&self, identifier: &Identifier, name: &str, period: Period, start: Moment) -> u128 {
+        let kind = match identifier {
+            Identifier::Id(_) => "id",
+            Identifier::Text(_) => "text",
+            Identifier::Address(_) => "address",
+        };
+        let identifier = identifier.to_string();
+        let start = start.0.to_be_bytes();
+        let (route, service) = (self.route.as_bytes(), self.service.as_bytes());
+        let texts = [self.plugin, name, period.name(), kind, &identifier].map(str::as_bytes);
+        let mut digest = Sha256::new();
+        for part in texts.into_iter().chain([&route[..], service, &start]) {
+            digest.update((part.len() as u64).to_be_bytes());
+            digest.update(part);
+        }
+        let digest = digest.finalize();
+        digest.iter().take(16).fold(0, |name, byte| name << 8 | u128::from(*byte))
     }
 
     /// How the keys of this identifier's counters begin in Redis, where Kong's plugin has the prefix `of`.

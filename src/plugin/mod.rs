@@ -27,6 +27,7 @@
 //! | [`queue`] | log records on their way to a sink |
 //! | [`record`] | the log record of a request |
 //! | [`template`] | `$(headers.x)` in configuration values |
+//! | [`quota`] | limits that the nodes of a cluster share |
 //! | [`redis`] | how a plugin's configuration names a Redis, and the handle by which plugins ask it |
 //! | [`redis_counters`] | counters of fixed windows in a Redis |
 
@@ -46,6 +47,7 @@ pub mod panics;
 pub mod pattern;
 pub mod query;
 pub mod queue;
+pub mod quota;
 pub mod record;
 pub mod redis;
 pub mod redis_counters;
@@ -155,6 +157,8 @@ pub struct Handles {
     /// Set once the upstreams are there.
     pub health: std::sync::OnceLock<Arc<dyn health::Health>>,
     pub node: Node,
+    /// Set once the node is one of a cluster.
+    pub quota: std::sync::OnceLock<Arc<dyn quota::Quota>>,
     /// Set once connections can be made.
     pub redis: std::sync::OnceLock<Arc<dyn redis::Redis>>,
 }

@@ -8,15 +8,21 @@
 //! value or a path. Where there is no such thing the client's address stands for it.
 //!
 //! # Policies
-//! With `local` and `cluster` counters are kept in the memory of the node.
+//! With `local` counters are kept in the memory of the node.
+//!
+//! With `cluster` the nodes of a [cluster](../cluster.md#limits-across-nodes) allow the limit together. Most requests spend
+//! what the node has been given of it; others wait for the node that owns the counter, as all do where the limit is less than 20
+//! for each node. What is told to be left is what the node knows to be left; it may be less than all nodes have together.
+//! A limit that is changed keeps what was counted. On a node that is not one of a cluster this is `local`.
 //!
 //! With `redis` they are kept in a Redis that nodes share, under the keys that Kong uses
 //! (`ratelimit:ROUTE:SERVICE:IDENTIFIER:START:PERIOD`). Each request asks it, in one round trip, and is counted there whether
 //! or not it is refused. With a `sync_rate` the node asks once for each counter, counts by itself and brings what it has
 //! counted after that many seconds: the limit may be exceeded by one in that time, and by what other nodes count in it.
 //!
-//! Where Redis has no answer within `redis.timeout`, or is not there, requests pass without limits and without their headers,
-//! unless `fault_tolerant` is off. What was counted and could not be brought is brought later.
+//! Where Redis has no answer within `redis.timeout`, or the owner of a counter within 500 ms, or is not there, requests pass
+//! without limits and without their headers, unless `fault_tolerant` is off. What was counted and could not be brought to Redis is
+//! brought later.
 //!
 //! # Scope
 //! Global, route, service, consumer, consumer group. Configurations of the same route and service share their counters.
@@ -25,7 +31,7 @@
 //! | status | when |
 //! |---|---|
 //! | `error_code` (429) | a limit is reached: `error_message`, and `Retry-After` in seconds |
-//! | 500 | Redis does not answer and `fault_tolerant` is off |
+//! | 500 | Redis, or the owner of a counter, does not answer and `fault_tolerant` is off |
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,9 +45,10 @@ use uuid::Uuid;
 use crate::http::Headers;
 use crate::plugin::counters::{Counters, Moment, Period, Periods, Taken};
 use crate::plugin::limits::{self, Identifier, Scope};
-use crate::plugin::redis::{self, Link, RedisConfig, RedisError};
+use crate::plugin::quota::{Unanswered, Whose};
+use crate::plugin::redis::{self, Link, RedisConfig};
 use crate::plugin::redis_counters::{Batches, RedisCounter, count, taken};
-use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply};
+use crate::plugin::{Env, Exchange, Flow, Handles, Phases, Plugin, Reply};
 
 /// A `sync_rate` above is this one: nothing is kept longer, and timers have an end.
 const LONGEST_SYNC: Duration = Duration::from_secs(366 * 24 * 3600);
@@ -61,6 +68,8 @@ pub struct RateLimiting {
 /// Where counters are kept.
 enum Store {
     Local(Arc<Counters>),
+    /// Common to the nodes, if there are several.
+    Cluster(Arc<Handles>),
     Redis(Arc<dyn Link>),
     Batches(Arc<Batches>),
 }
@@ -141,6 +150,7 @@ impl Plugin for RateLimiting {
                 Store::Batches(config.redis.batches(env, period)?)
             }
             Some("redis") => Store::Redis(config.redis.link(env)?),
+            Some("cluster") => Store::Cluster(env.handles.clone()),
             _ => Store::Local(env.handles.counters.clone()),
         };
         Ok(Self { config, limits, id: env.id, scope: Scope::of(Self::NAME, env), store })
@@ -193,15 +203,30 @@ impl RateLimiting {
     }
 
     /// Counts a request, unless a limit is reached.
-    async fn take(&self, whose: &Identifier<'_>, now: Moment) -> Result<Taken, RedisError> {
+    async fn take(&self, whose: &Identifier<'_>, now: Moment) -> Result<Taken, Unreached> {
         match &self.store {
             Store::Local(counters) => Ok(counters.take(self.scope.key(whose, ""), &self.limits, now)),
-            Store::Batches(batches) => batches.take(&self.windows(whose, now), &self.limits).await,
+            Store::Cluster(handles) => self.take_shared(handles, whose, now).await,
+            Store::Batches(batches) => batches.take(&self.windows(whose, now), &self.limits).await.map_err(|_| Unreached),
             Store::Redis(link) => {
                 let windows = self.windows(whose, now);
-                Ok(taken(&windows, &count(&**link, windows.iter(), 1).await?, &self.limits))
+                let before = count(&**link, windows.iter(), 1).await.map_err(|_| Unreached)?;
+                Ok(taken(&windows, &before, &self.limits))
             }
         }
+    }
+
+    async fn take_shared(&self, handles: &Handles, whose: &Identifier<'_>, now: Moment) -> Result<Taken, Unreached> {
+        let Some(quota) = handles.quota.get() else {
+            return Ok(handles.counters.take(self.scope.key(whose, ""), &self.limits, now));
+        };
+        let whose = Whose { scope: &self.scope, identifier: whose, name: "" };
+        whose.take(&**quota, &handles.counters, &self.limits, now).await.map_err(|Unanswered| {
+            if self.config.fault_tolerant {
+                quota.passed();
+            }
+            Unreached
+        })
     }
 
     /// The counters of an identifier in Redis.
@@ -216,6 +241,9 @@ impl RateLimiting {
         if (200..=599).contains(&status) { status } else { 500 }
     }
 }
+
+/// Who keeps the counters does not answer; it has said so in the log.
+struct Unreached;
 
 /// What is left in each window, after this request.
 #[derive(Debug, PartialEq)]

@@ -8,12 +8,21 @@
 //! An answer that costs something where nothing is left is replaced by an empty one, and its costs are not counted.
 //!
 //! # Policies
-//! With `local` and `cluster` counters are kept in the memory of the node. With `redis` they are kept in a Redis that nodes
-//! share, under the keys that Kong uses (`response-ratelimit:ROUTE:SERVICE:IDENTIFIER:START:NAME:PERIOD`): a request asks it,
-//! in one round trip, before it goes upstream; costs are brought there soon after the answer.
+//! With `local` counters are kept in the memory of the node.
 //!
-//! Where Redis has no answer within `redis.timeout`, or is not there, requests pass without limits, without their headers and
-//! without being counted, unless `fault_tolerant` is off.
+//! With `cluster` the nodes of a [cluster](../cluster.md#limits-across-nodes) count together, in the windows that have a limit.
+//! Before a request goes upstream the node makes sure that it has been given something of each limit, which it mostly has; else
+//! it asks the node that owns the counter. On a node that is not one of a cluster this is `local`.
+//!
+//! With `redis` they are kept in a Redis that nodes share, under the keys that Kong uses
+//! (`response-ratelimit:ROUTE:SERVICE:IDENTIFIER:START:NAME:PERIOD`): a request asks it, in one round trip, before it goes
+//! upstream; costs are brought there soon after the answer.
+//!
+//! With all of them costs are known when the upstream has answered: requests that are under way when a limit is reached are not
+//! held back.
+//!
+//! Where Redis has no answer within `redis.timeout`, or the owner of a counter within 500 ms, or is not there, requests pass
+//! without limits, without their headers and without being counted, unless `fault_tolerant` is off.
 //!
 //! # Scope
 //! Global, route, service, consumer, consumer group. Configurations of the same route and service share their counters.
@@ -23,7 +32,7 @@
 //! |---|---|
 //! | 429 | the answer costs something of which nothing is left |
 //! | 429 | `block_on_first_violation`, and nothing is left of one of the limits |
-//! | 500 | Redis does not answer and `fault_tolerant` is off |
+//! | 500 | Redis, or the owner of a counter, does not answer and `fault_tolerant` is off |
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -38,9 +47,10 @@ use crate::http::Body;
 use crate::plugin::counters::{Counters, Key, Moment, Period, Periods};
 use crate::plugin::exchange::Source;
 use crate::plugin::limits::{self, Identifier, Scope};
-use crate::plugin::redis::{self, Link, RedisConfig, RedisError};
+use crate::plugin::quota::{self, Quota};
+use crate::plugin::redis::{self, Link, RedisConfig};
 use crate::plugin::redis_counters::{RedisCounter, read};
-use crate::plugin::{Env, Exchange, Flow, Phases, Plugin, Reply};
+use crate::plugin::{Env, Exchange, Flow, Handles, Phases, Plugin, Reply};
 
 pub struct ResponseRateLimiting {
     config: Config,
@@ -53,8 +63,13 @@ pub struct ResponseRateLimiting {
 /// Where counters are kept.
 enum Store {
     Local(Arc<Counters>),
+    /// Common to the nodes, if there are several.
+    Cluster(Arc<Handles>),
     Redis(Arc<dyn Link>),
 }
+
+/// Who keeps the counters does not answer; it has said so in the log.
+struct Unreached;
 
 /// One of the named limits, and the names of its headers.
 struct Limit {
@@ -133,6 +148,7 @@ impl Plugin for ResponseRateLimiting {
         let limits = config.limits.iter().map(|(name, limits)| Limit::new(name, limits)).collect();
         let store = match config.policy.as_deref() {
             Some("redis") => Store::Redis(config.redis.link(env)?),
+            Some("cluster") => Store::Cluster(env.handles.clone()),
             _ => Store::Local(env.handles.counters.clone()),
         };
         Ok(Self { limits, config, id: env.id, scope: Scope::of("response-ratelimiting", env), store })
@@ -191,8 +207,10 @@ struct Usage {
 
 /// Whose counters they are, and where.
 enum Whose {
-    /// With the key of each of the limits.
-    Local(Arc<Counters>, Vec<Key>),
+    /// With the key of each of the limits, and how many times a cost counts.
+    Local(Arc<Counters>, Vec<Key>, i64),
+    /// With the keys of each of the limits' windows.
+    Cluster(Arc<dyn Quota>, Vec<Vec<Key>>),
     /// With how the keys begin.
     Redis(Arc<dyn Link>, String),
 }
@@ -215,18 +233,18 @@ fn costs(header: &str) -> BTreeMap<&str, i64> {
 }
 
 impl ResponseRateLimiting {
-    async fn usage(&self, identifier: &Identifier<'_>, now: Moment) -> Result<Usage, RedisError> {
+    async fn usage(&self, identifier: &Identifier<'_>, now: Moment) -> Result<Usage, Unreached> {
         match &self.store {
-            Store::Local(counters) => {
-                let keys: Vec<Key> = self.limits.iter().map(|limit| self.scope.key(identifier, &limit.name)).collect();
-                let counted = keys.iter().map(|key| counters.read(*key, now)).collect();
-                Ok(Usage { counted, whose: Whose::Local(counters.clone(), keys), now })
-            }
+            Store::Local(counters) => Ok(self.local(counters, identifier, now, 1)),
+            Store::Cluster(handles) => match handles.quota.get() {
+                Some(quota) => self.shared(quota, &handles.counters, identifier, now).await,
+                None => Ok(self.local(&handles.counters, identifier, now, 1)),
+            },
             Store::Redis(link) => {
                 let whose = self.scope.redis_key("response-ratelimit", identifier);
                 let windows = |limit: &Limit| RedisCounter::all(&whose, Some(&limit.name), limit.windows.iter().map(|w| w.period), now);
                 let windows: Vec<Vec<RedisCounter>> = self.limits.iter().map(windows).collect();
-                let mut said = read(&**link, windows.iter().flatten()).await?.into_iter();
+                let mut said = read(&**link, windows.iter().flatten()).await.map_err(|_| Unreached)?.into_iter();
                 let mut counted = vec![[0; 6]; windows.len()];
                 for (counted, windows) in counted.iter_mut().zip(&windows) {
                     for (window, said) in windows.iter().zip(&mut said) {
@@ -238,14 +256,59 @@ impl ResponseRateLimiting {
         }
     }
 
-    /// Counts costs in the windows of all periods.
+    fn local(&self, counters: &Arc<Counters>, identifier: &Identifier<'_>, now: Moment, times: i64) -> Usage {
+        let keys: Vec<Key> = self.limits.iter().map(|limit| self.scope.key(identifier, &limit.name)).collect();
+        let counted = keys.iter().map(|key| counters.read(*key, now)).collect();
+        Usage { counted, whose: Whose::Local(counters.clone(), keys, times), now }
+    }
+
+    /// What nodes have counted together. A cost counts for every node where this one counts by itself.
+    async fn shared(
+        &self,
+        quota: &Arc<dyn Quota>,
+        alone: &Arc<Counters>,
+        identifier: &Identifier<'_>,
+        now: Moment,
+    ) -> Result<Usage, Unreached> {
+        let (mut all, mut windows, mut end) = (Vec::new(), Vec::new(), None);
+        for limit in &self.limits {
+            let whose = quota::Whose { scope: &self.scope, identifier, name: &limit.name };
+            let key = self.scope.key(identifier, &limit.name);
+            let (mut counted, mut of_limit) = ([0; 6], Vec::new());
+            for Window { period, limit, .. } in &limit.windows {
+                match whose.counted(&**quota, (*period, *limit), now, &mut end).await {
+                    Ok(Some(known)) => counted[*period as usize] = known,
+                    Ok(None) => return Ok(self.local(alone, identifier, now, i64::try_from(quota.nodes()).unwrap_or(1))),
+                    Err(quota::Unanswered) => {
+                        if self.config.fault_tolerant {
+                            quota.passed();
+                        }
+                        return Err(Unreached);
+                    }
+                }
+                of_limit.push(key.within(*period, now.start(*period)));
+            }
+            all.push(counted);
+            windows.push(of_limit);
+        }
+        Ok(Usage { counted: all, whose: Whose::Cluster(quota.clone(), windows), now })
+    }
+
+    /// Counts costs in the windows of all periods; what nodes share, in those that have a limit.
     fn count(&self, costs: &BTreeMap<&str, i64>, usage: &Usage) {
         let cost = |limit: &Limit| costs.get(limit.name.as_str()).copied().filter(|cost| *cost != 0);
         match &usage.whose {
-            Whose::Local(counters, keys) => {
+            Whose::Local(counters, keys, times) => {
                 for (limit, key) in self.limits.iter().zip(keys) {
                     if let Some(cost) = cost(limit) {
-                        counters.add(*key, cost, usage.now);
+                        counters.add(*key, cost.saturating_mul(*times), usage.now);
+                    }
+                }
+            }
+            Whose::Cluster(quota, windows) => {
+                for (limit, windows) in self.limits.iter().zip(windows) {
+                    if let Some(cost) = cost(limit) {
+                        windows.iter().for_each(|key| quota.charge(*key, cost));
                     }
                 }
             }

@@ -4,6 +4,7 @@ mod authority;
 mod chaos;
 mod commands;
 mod history;
+mod limits;
 mod wire;
 
 use std::net::SocketAddr;

@@ -9,7 +9,7 @@ use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
-use crate::engine::{Action, Answer, Engine, Event, Kept, Now, State};
+use crate::engine::{Action, Answer, Engine, Event, Kept, MEMBER, Now, State};
 use crate::id::{Key, NodeId};
 use crate::membership::{self, Inlet, Member, Membership, Outlet};
 use crate::mesh::{self, Mesh, wall_millis};
@@ -54,6 +54,8 @@ pub(super) struct Driver {
     alive: BTreeMap<NodeId, Member>,
     live: BTreeSet<NodeId>,
     published: Option<State>,
+    /// The commit with which members come or go.
+    meeting: Option<u64>,
     started: bool,
     answers: HashMap<u64, oneshot::Sender<Answer>>,
     versions: Vec<(Key, Version, oneshot::Sender<()>)>,
@@ -109,6 +111,7 @@ impl Driver {
             alive: BTreeMap::new(),
             live: BTreeSet::new(),
             published: None,
+            meeting: None,
             started: false,
             answers: HashMap::new(),
             versions: Vec::new(),
@@ -134,7 +137,12 @@ impl Driver {
             tokio::select! {
                 Some(event) = finished.recv() => {
                     self.busy -= 1;
+                    let met = matches!(&event, Event::Committed { commit } if self.meeting == Some(*commit));
                     self.give(event).await;
+                    if met {
+                        self.meeting = None;
+                        self.leases.members(self.live.clone(), self.engine.members());
+                    }
                 }
                 call = calls.recv() => match call {
                     Some(call) => self.call(call).await,
@@ -175,6 +183,8 @@ impl Driver {
         }
         self.engine.note_bad(rejected);
         self.started = true;
+        // Those that it had met before count from the start: alone, the node has its part of a limit and not all of it.
+        self.leases.members(BTreeSet::new(), self.engine.members());
         self.show_ready();
     }
 
@@ -205,6 +215,9 @@ impl Driver {
             match action {
                 Action::Send { to, message } => self.sender.message(to, &message),
                 Action::Commit { commit, changes } => {
+                    if changes.put.iter().any(|record| &*record.key.kind == MEMBER) {
+                        self.meeting = Some(commit);
+                    }
                     let (storage, done) = (self.storage.clone(), self.done.clone());
                     self.busy += 1;
                     // In a task of its own, so that a panic is an error too.
@@ -354,10 +367,7 @@ impl Driver {
                 self.give(Event::PeerState { node: *node, state }).await;
             }
         }
-        let members = self.engine.members().len();
-        let mut all = live;
-        all.insert(self.config.mesh.node);
-        self.leases.members(all, members);
+        self.leases.members(live, self.engine.members());
     }
 
     /// Nodes that were forgotten, or that never joined, are no longer dialed.

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use cluster::WriteError;
 use cluster::engine::Concern;
 use cluster::id::Key;
-use cluster::lease::{Decision, Window};
+use cluster::lease::{Decision, Name, Window};
 use support::{Cloud, draft, named, until};
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -155,16 +155,16 @@ async fn a_limit_holds_across_nodes() {
     let cloud = Cloud::start(3).await;
     let until = cluster_time() + 60_000;
     for limit in [10, 100, 1_000] {
-        let window = Window { name: format!("limit {limit}").into(), limit, until };
+        let window = Window { name: Name(limit.into()), limit, since: 0, until };
         let mut tasks = tokio::task::JoinSet::new();
         for turn in 0..limit * 2 {
-            let (handle, window) = (cloud.nodes[turn as usize % 3].handle.clone(), window.clone());
+            let (handle, window) = (cloud.nodes[turn as usize % 3].handle.clone(), window);
             tasks.spawn(async move { handle.leases().spend(&window, 1, PATIENCE).await });
         }
         let decisions = tasks.join_all().await;
         let allowed = decisions.iter().filter(|decision| **decision == Decision::Allowed).count();
         assert_eq!(allowed as u64, limit);
-        assert!(decisions.iter().all(|decision| *decision != Decision::Unavailable));
+        assert!(decisions.iter().all(|decision| *decision != Decision::Unanswered));
     }
 }
 
