@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`cli`] | the commands of the binary |
+//! | [`clock`] | the time within one poll of a connection's task |
 //! | [`settings`] | the one table of settings |
 //! | [`http`] | HTTP messages: headers, bodies, requests, responses |
 //! | [`model`] | the entities and nothing else |
@@ -24,6 +25,7 @@ pub mod admin;
 pub mod balancer;
 pub mod catalog;
 pub mod cli;
+pub mod clock;
 pub mod declarative;
 pub mod http;
 pub mod model;

@@ -5,6 +5,7 @@
 mod admin;
 mod cluster;
 mod conformance;
+mod deployment;
 mod documents;
 mod durability;
 mod golden;

@@ -87,18 +87,19 @@ fn following<'a>(line: &'a str, before: &'a str) -> impl Iterator<Item = &'a str
 #[rustfmt::skip] // one a line
 fn allowed() -> BTreeMap<&'static str, &'static [&'static str]> {
     BTreeMap::from([
-        ("http", &[][..]),
+        ("clock", &[][..]),
+        ("http", &[]),
         ("model", &[][..]),
         ("catalog", &["model"]),
         ("store", &["catalog", "model"]),
         ("declarative", &["catalog", "model"]),
         ("router", &["model", "http", "plugin"]),
         ("balancer", &["model", "http"]),
-        ("plugin", &["model", "http"]),
+        ("plugin", &["clock", "model", "http"]),
         ("plugins", &["plugin", "model", "http"]),
-        ("snapshot", &["catalog", "router", "balancer", "plugin", "plugins", "model", "http"]),
+        ("snapshot", &["clock", "catalog", "router", "balancer", "plugin", "plugins", "model", "http"]),
         ("settings", &["catalog", "router"]),
-        ("proxy", &["snapshot", "plugin", "balancer", "router", "http", "settings"]),
+        ("proxy", &["clock", "snapshot", "plugin", "balancer", "router", "http", "settings"]),
         ("actors", &["store", "catalog", "snapshot", "balancer", "declarative", "plugin", "model"]),
         ("admin", &["catalog", "declarative", "plugin", "plugins", "actors", "balancer", "model", "settings"]),
         ("node", &["actors", "admin", "catalog", "declarative", "model", "plugin", "plugins", "proxy", "router", "settings", "snapshot", "store"]),

@@ -13,12 +13,12 @@ use async_trait::async_trait;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 
 use crate::clock::Stamp;
-use crate::engine::{self, Answer, Commit, Concern, Draft, Kept, Refusal, Status};
+use crate::engine::{self, Answer, Commit, Concern, Draft, Kept, Refusal, Standing, Status};
 use crate::id::{Key, NodeId};
 use crate::membership::Member;
 use crate::mesh::{self, Mesh, MeshError};
 use crate::record::{Record, Version};
-use crate::replica::{Change, Conflict};
+use crate::replica::Change;
 pub use leases::{LeaseHandle, LeaseStats};
 
 /// How many calls may wait for the node.
@@ -82,7 +82,8 @@ pub struct Ended;
 /// Why a write has not happened.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WriteError {
-    #[error("{value} of {field} is taken")]
+    /// The value may be a secret and is no part of the text.
+    #[error("another entity has the value of {field}")]
     Taken { key: Key, field: Arc<str>, value: Arc<str> },
     #[error(transparent)]
     Refused(#[from] Refusal),
@@ -139,9 +140,9 @@ enum Call {
     Engine(engine::Event, Option<oneshot::Sender<Answer>>),
     Status(oneshot::Sender<Overview>),
     Record(Key, oneshot::Sender<Option<Record>>),
-    Conflicts(oneshot::Sender<Vec<Conflict>>),
-    Losers(oneshot::Sender<Vec<Change>>),
-    Ineffective(oneshot::Sender<Vec<Change>>),
+    Standing(Key, oneshot::Sender<Standing>),
+    Conflicts(oneshot::Sender<Vec<Standing>>),
+    Quarantine(oneshot::Sender<Vec<Standing>>),
     WaitFor { key: Key, version: Version, reply: oneshot::Sender<()> },
     Stop(oneshot::Sender<()>),
 }
@@ -187,16 +188,17 @@ impl Handle {
             Answer::Written { versions, applied, of, unasked } => Ok(Written { versions, applied, of, unasked }),
             Answer::Taken { key, field, value } => Err(WriteError::Taken { key, field, value }),
             Answer::Refused(refusal) => Err(refusal.into()),
-            Answer::Barrier { .. } | Answer::Forgotten | Answer::Released => Err(Ended.into()),
+            Answer::Barrier { .. } | Answer::Released => Err(Ended.into()),
         }
     }
 
     /// Waits until every live node has what this node has at the moment; answers the nodes that are not known to.
-    pub async fn barrier(&self, timeout: Duration) -> Result<Vec<NodeId>, Ended> {
+    pub async fn barrier(&self, timeout: Duration) -> Result<Vec<NodeId>, WriteError> {
         let timeout = timeout.as_millis() as u64;
         match self.ask(|ticket| engine::Event::Barrier { ticket, timeout }).await? {
             Answer::Barrier { missing } => Ok(missing),
-            _ => Err(Ended),
+            Answer::Refused(refusal) => Err(refusal.into()),
+            _ => Err(Ended.into()),
         }
     }
 
@@ -225,19 +227,24 @@ impl Handle {
         self.call(|reply| Call::Record(key, reply)).await
     }
 
-    /// Edits that lost against others made at the same time, oldest first.
-    pub async fn conflicts(&self) -> Result<Vec<Conflict>, Ended> {
+    /// Puts in effect anew how these stand, for a caller that knows of other things in effect.
+    pub async fn look_again(&self, keys: Vec<Key>) -> Result<(), Ended> {
+        self.calls.send(Call::Engine(engine::Event::LookAgain(keys), None)).await.map_err(|_| Ended)
+    }
+
+    /// How a record stands on this node, and why.
+    pub async fn standing(&self, key: Key) -> Result<Standing, Ended> {
+        self.call(|reply| Call::Standing(key, reply)).await
+    }
+
+    /// Records that lost on account of others: edits made at the same time, unique values, parents. At most 10,000.
+    pub async fn conflicts(&self) -> Result<Vec<Standing>, Ended> {
         self.call(Call::Conflicts).await
     }
 
-    /// Records that are alive and not in effect: orphans, and losers of unique values.
-    pub async fn ineffective(&self) -> Result<Vec<Change>, Ended> {
-        self.call(Call::Ineffective).await
-    }
-
-    /// Records that are in effect without some of their unique values, which others have the older claim to.
-    pub async fn losers(&self) -> Result<Vec<Change>, Ended> {
-        self.call(Call::Losers).await
+    /// Records that are left out because they ended the node. At most 10,000.
+    pub async fn quarantine(&self) -> Result<Vec<Standing>, Ended> {
+        self.call(Call::Quarantine).await
     }
 
     /// Waits until a write of another node is in effect here, or something newer is.

@@ -8,6 +8,7 @@ mod batch;
 mod claims;
 mod lifecycle;
 mod peers;
+mod standing;
 mod sync;
 mod types;
 mod writes;
@@ -20,6 +21,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 
+pub use standing::Standing;
 pub use types::*;
 
 use crate::clock::Clock;
@@ -36,6 +38,8 @@ use peers::Peer;
 use sync::BarrierWait;
 use writes::{Pushes, Wait};
 
+/// The most records of a sort that a status names.
+const MAX_SHOWN: usize = 10_000;
 /// Kind of the records that say who belongs to the cluster.
 pub const MEMBER: &str = "@member";
 
@@ -77,7 +81,7 @@ pub struct Engine {
     late_at: u64,
     suspects: Suspects,
     quarantined: BTreeMap<Key, Version>,
-    bad: BTreeMap<Key, (Version, String)>,
+    bad: BTreeMap<Key, String>,
     scrubbed_at: u64,
     horizon_checked_at: u64,
     member_asked_at: Option<u64>,
@@ -91,7 +95,7 @@ impl Engine {
         let replica = Replica::load(kept.records, kept.meta.horizon);
         let clock = Clock::new(config.node, replica.last_stamp());
         let (suspects, quarantined) = Suspects::at_start(kept.meta.suspects, &replica);
-        Self {
+        let mut engine = Self {
             clock,
             rng: SmallRng::seed_from_u64(config.seed),
             started: None,
@@ -127,7 +131,9 @@ impl Engine {
             out: Vec::new(),
             replica,
             config,
-        }
+        };
+        engine.pass_horizon();
+        engine
     }
 
     /// Takes an event and answers what is to be done, in this order.
@@ -149,7 +155,8 @@ impl Engine {
             Event::ClockOffset { node, millis } => self.clock_offset(node, millis),
             Event::Barrier { ticket, timeout } => self.barrier(ticket, timeout, now),
             Event::Forget { ticket, node } => self.forget(ticket, node, now),
-            Event::Release { ticket, key } => self.release_from_quarantine(ticket, key),
+            Event::Release { ticket, key } => self.release_from_quarantine(ticket, key, now),
+            Event::LookAgain(keys) => self.look_again(keys),
             Event::Stop => self.stop(),
         }
         self.pump(now);
@@ -246,8 +253,8 @@ impl Engine {
             repairing: self.session.as_ref().map(|session| session.peer),
             queued: self.queue.len(),
             conflicts: self.replica.conflicts().total(),
-            quarantined: self.quarantined.keys().cloned().collect(),
-            bad: self.bad.iter().map(|(key, (_, reason))| (key.clone(), reason.clone())).collect(),
+            quarantined: self.quarantined.keys().take(MAX_SHOWN).cloned().collect(),
+            bad: self.bad.iter().take(MAX_SHOWN).map(|(key, reason)| (key.clone(), reason.clone())).collect(),
             peers,
             counters: self.counters,
         }

@@ -17,8 +17,9 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
 
 use crate::MAX_MEMBERS;
 use crate::id::NodeId;
@@ -28,6 +29,9 @@ use tls::{Stream, Tls, TlsError};
 
 /// How long a handshake, and a first frame, may take.
 const HANDSHAKE: Duration = Duration::from_secs(5);
+/// How long until there is a connection at all. TCP asks again ever more seldom: a new attempt is there sooner when the way is
+/// open again.
+const CONNECT: Duration = Duration::from_secs(2);
 /// The most frames that wait for a peer.
 const MAX_WAITING: usize = 1_024;
 /// The most bytes that wait for a peer.
@@ -116,6 +120,8 @@ struct Peer {
     queue: mpsc::Sender<Vec<u8>>,
     waiting: Arc<AtomicUsize>,
     up: bool,
+    /// It was heard of, and is to be dialed again without waiting any longer.
+    wake: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -271,9 +277,21 @@ fn learn(shared: &Arc<Shared>, node: NodeId, advertise: &str) {
     }
     let (queue, waiting) = mpsc::channel(MAX_WAITING);
     let bytes = Arc::new(AtomicUsize::new(0));
-    peers.insert(node, Peer { advertise: advertise.to_owned(), queue, waiting: bytes.clone(), up: false });
+    let wake = Arc::new(Notify::new());
+    peers.insert(node, Peer { advertise: advertise.to_owned(), queue, waiting: bytes.clone(), up: false, wake: wake.clone() });
     drop(peers);
-    lock(&shared.tasks).spawn(outbound::link(shared.clone(), node, waiting, bytes));
+    let mut tasks = lock(&shared.tasks);
+    // Those of peers that were forgotten have ended.
+    while tasks.try_join_next().is_some() {}
+    tasks.spawn(outbound::link(shared.clone(), node, waiting, bytes, wake));
+}
+
+/// Learns of a node that has just been spoken with: it can be reached now.
+fn meet(shared: &Arc<Shared>, node: NodeId, advertise: &str) {
+    learn(shared, node, advertise);
+    if let Some(peer) = lock(&shared.peers).get(&node).filter(|peer| !peer.up) {
+        peer.wake.notify_one();
+    }
 }
 
 impl Shared {
@@ -337,7 +355,8 @@ impl Shared {
         if !own.is_unspecified() && own.is_ipv4() == address.is_ipv4() {
             socket.bind(SocketAddr::new(own, 0)).map_err(TlsError::Io)?;
         }
-        let stream: TcpStream = socket.connect(address).await.map_err(TlsError::Io)?;
+        let connected = timeout(CONNECT, socket.connect(address)).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into()));
+        let stream: TcpStream = connected.map_err(TlsError::Io)?;
         stream.set_nodelay(true).map_err(TlsError::Io)?;
         match &self.config.security {
             Security::Tls(tls) => {

@@ -19,6 +19,9 @@ pub const MAX_LINKS: usize = 256;
 /// The most bytes of a record in its wire form.
 pub const MAX_RECORD: usize = MAX_BODY + 1024 * 1024;
 
+/// The greatest number of a life: far beyond all that are made, and far enough from the end to be counted on from.
+const MAX_LIFE: u64 = 1 << 62;
+
 /// The first byte of the wire form. Fields are only ever added at the end, which older nodes keep as they are; another
 /// format would be another byte.
 const FORMAT: u8 = 1;
@@ -136,6 +139,7 @@ impl Record {
         let key = |key: &Key| name(&key.kind) && name(&key.id);
         let limit = |holds: bool, what| if holds { Ok(()) } else { Err(RecordError::Limit(what)) };
         limit(self.version.life > 0, "it was never alive")?;
+        limit(self.version.life <= MAX_LIFE, "a life of a number that is possible")?;
         limit(self.version.is_alive() == self.body.is_some(), "a body exactly when alive")?;
         limit(self.body.as_ref().is_none_or(|body| body.len() <= MAX_BODY), "a body of at most 4 MiB")?;
         limit(key(&self.key) && !self.key.kind.is_empty() && !self.key.id.is_empty(), "a key of 1 to 1,024 bytes each")?;

@@ -105,6 +105,16 @@ impl Replica {
         &self.conflicts
     }
 
+    /// Whether a loser is of the past: the record that won was edited since by somebody who knew it, or what was dropped as too
+    /// old was made anew.
+    pub fn is_settled(&self, conflict: &Conflict) -> bool {
+        let Some(here) = self.get(&conflict.record.key) else { return false };
+        match conflict.reason {
+            Reason::Concurrent => here.base >= conflict.record.version,
+            Reason::TooOld => here.is_alive(),
+        }
+    }
+
     pub fn get(&self, key: &Key) -> Option<&Record> {
         self.bucket(key).records.get(key)
     }
@@ -130,6 +140,11 @@ impl Replica {
     /// Whether a record of the key is in effect.
     pub fn is_effective(&self, key: &Key) -> bool {
         self.index.is_effective(key)
+    }
+
+    /// The records that name this one as a parent, in effect or not.
+    pub fn children(&self, key: &Key) -> Vec<Key> {
+        self.index.children_of(key)
     }
 
     /// The record that answers to a value.

@@ -55,6 +55,9 @@ pub enum Command {
         /// Writes the counts down.
         #[arg(long)]
         write: bool,
+        /// Scenarios of requests over HTTP/1.1 to count, for a profile; those of the committed counts when none is given.
+        #[arg(long, value_delimiter = ',', conflicts_with_all = ["check", "write"])]
+        of: Vec<String>,
         /// Requests of the shorter of two runs.
         #[arg(long, default_value_t = 500)]
         requests: usize,

@@ -9,15 +9,19 @@
 //! scenarios measure is that of all threads.
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
+use tokio::io::{AsyncRead, AsyncWrite};
 
 use crate::bench::say;
 use crate::documents::requests;
+use crate::load::Protocol;
 use crate::load::http1::{Connection, connect};
+use crate::load::tls::Client;
 use crate::peers::Place;
 use crate::scenarios::{SCENARIOS, Scenario, scenario};
 use crate::service::program;
@@ -50,10 +54,11 @@ pub enum Then {
 }
 
 /// Counts instructions and checks them against the committed numbers, or writes them there.
-pub async fn run(place: &Place, binary: PathBuf, profile: &str, n: usize, then: Then, keep: Option<&Path>) -> Result<()> {
+pub async fn run(place: &Place, binary: PathBuf, profile: &str, of: &[String], n: usize, then: Then, keep: Option<&Path>) -> Result<()> {
     let before = read(&committed())?;
     let mut counts = BTreeMap::new();
-    for name in COUNTED {
+    let chosen: Vec<&str> = if of.is_empty() { COUNTED.to_vec() } else { of.iter().map(String::as_str).collect() };
+    for name in chosen {
         let began = Instant::now();
         let scenario = scenario(name).with_context(|| format!("{name} is not in the table"))?;
         let Counts { worker: count, others } = count(place, &binary, scenario, Store::Declared, n, keep).await?;
@@ -116,14 +121,15 @@ async fn total(place: &Place, binary: &Path, scenario: &Scenario, store: Store, 
         Refused::NotAvailable(why) => anyhow::anyhow!("{}: not available: {why}", scenario.name),
         Refused::Failed(error) => error,
     })?;
-    let address = troop.running.listeners.http;
-    let requests = requests(&scenario.asks, &scenario.setup, address)?;
-    let mut connection = Connection::new(connect(address).await?);
-    for _ in 0..WARM_UP + n {
-        let answer = connection.exchange(&requests.http1[0], |_| {}).await?;
-        ensure!(answer.status == 200 && answer.size == requests.answer && !answer.close, "{}: {answer:?}", scenario.name);
+    let listeners = &troop.running.listeners;
+    match (scenario.asks.protocol, listeners.https) {
+        (Protocol::Http1, _) => ask(scenario, listeners.http, connect(listeners.http).await?, n).await?,
+        (Protocol::Tls, Some(address)) => {
+            let tls = Client::new(Protocol::Tls)?.connect(connect(address).await?).await?;
+            ask(scenario, address, tls, n).await?;
+        }
+        _ => bail!("{} asks otherwise than by requests over HTTP/1.1 on one connection", scenario.name),
     }
-    drop(connection);
     troop.running.service.context("it was started here")?.stop().await?;
     let threads = by_thread(&out)?;
     ensure!(!threads.is_empty(), "callgrind wrote no {}-*", out.display());
@@ -135,6 +141,17 @@ async fn total(place: &Place, binary: &Path, scenario: &Scenario, store: Store, 
     // hundreds of requests cost the worker more than all else costs any other thread
     let worker = counts.iter().copied().max().context("callgrind saw one thread only")?;
     Ok(Counts { worker: worker as f64, others: (counts.iter().sum::<u64>() - worker) as f64 })
+}
+
+/// Sends the requests that warm up, and `n` more.
+async fn ask<S: AsyncRead + AsyncWrite + Unpin>(scenario: &Scenario, address: SocketAddr, stream: S, n: usize) -> Result<()> {
+    let requests = requests(&scenario.asks, &scenario.setup, address)?;
+    let mut connection = Connection::new(stream);
+    for _ in 0..WARM_UP + n {
+        let answer = connection.exchange(&requests.http1[0], |_| {}).await?;
+        ensure!(answer.status == 200 && answer.size == requests.answer && !answer.close, "{}: {answer:?}", scenario.name);
+    }
+    Ok(())
 }
 
 /// Callgrind's files of a run: `<out>-01` is that of the main thread, and each further thread has one.

@@ -79,7 +79,7 @@ async fn run(args: &Args) -> Result<()> {
         return list();
     }
     raise_open_files()?;
-    if let Some(Command::Instructions { check, write, requests, profile, keep }) = &args.command {
+    if let Some(Command::Instructions { check, write, of, requests, profile, keep }) = &args.command {
         let binary = binary(args, profile).await?;
         let cpus = Cpus::at_least_one()?;
         cpu::pin(cpus.load)?;
@@ -89,7 +89,7 @@ async fn run(args: &Args) -> Result<()> {
             (_, true) => Then::Write,
             _ => Then::Say,
         };
-        return instructions::run(&place, binary, profile, *requests, then, keep.as_deref()).await;
+        return instructions::run(&place, binary, profile, of, *requests, then, keep.as_deref()).await;
     }
     let cpus = Cpus::of_machine()?;
     let chosen = chosen(&args.scenario)?;

@@ -97,7 +97,7 @@ impl Configuration {
 
     /// Puts rows in effect that are durable already, and takes others out, with one new snapshot. A row that cannot be used does
     /// not keep the others away; it is answered with the reason.
-    pub async fn follow(&self, edits: Vec<Edit>) -> Vec<(&'static EntitySchema, Uuid, String)> {
+    pub async fn follow(&self, edits: Vec<Edit>) -> Vec<Unusable> {
         let all: Vec<_> = edits.iter().map(|edit| (edit.entity(), edit.id())).collect();
         self.actor.address().send(Follow(edits)).await.unwrap_or_else(|error| {
             tracing::error!(%error, "changes of the cluster found no catalog actor");
@@ -134,7 +134,7 @@ struct Shared {
 
 /// Puts in effect what a cluster has decided. Answers the rows that could not be used, with the reason.
 #[derive(Message)]
-#[rtype(result = "Vec<(&'static EntitySchema, Uuid, String)>")]
+#[rtype(result = "Vec<Unusable>")]
 struct Follow(Vec<Edit>);
 
 /// A change to make.
@@ -221,7 +221,7 @@ impl Handler<Write> for CatalogActor {
 }
 
 impl Handler<Follow> for CatalogActor {
-    type Result = actix::ResponseFuture<Vec<(&'static EntitySchema, Uuid, String)>>;
+    type Result = actix::ResponseFuture<Vec<Unusable>>;
 
     /// The cluster sends one group after the other, and there are no other changes.
     fn handle(&mut self, Follow(edits): Follow, _: &mut Self::Context) -> Self::Result {
@@ -273,36 +273,30 @@ impl Shared {
         }
     }
 
-    /// Puts in what can be used: rows whose struct can be made and whose parents are there. Parents come before children.
-    fn follow(&self, mut edits: Vec<Edit>) -> Vec<(&'static EntitySchema, Uuid, String)> {
-        let place = |edit: &Edit| ENTITIES.iter().position(|entity| entity.name == edit.entity().name);
-        edits.sort_by_key(place);
+    /// Puts in what can be used, and answers the rest with the reasons. When what requests see cannot be made of all of it, halves
+    /// are tried, so that one row does not keep the others away.
+    fn follow(&self, edits: Vec<Edit>) -> Vec<Unusable> {
         let before = self.current.load_full();
-        let put: HashSet<_> =
-            edits.iter().filter(|edit| matches!(edit, Edit::Put(_))).map(|edit| (edit.entity().name, edit.id())).collect();
-        let gone: HashSet<_> = edits.iter().map(|edit| (edit.entity().name, edit.id())).filter(|key| !put.contains(key)).collect();
-        let mut unusable = Vec::new();
-        let mut bad = HashSet::new();
-        for edit in &mut edits {
-            let Edit::Put(row) = edit else { continue };
-            let key = |(entity, id): &(&'static str, Uuid)| (*entity, *id);
-            let there = |parent: &(&'static str, Uuid)| {
-                let comes = put.contains(&key(parent)) && !bad.contains(&key(parent));
-                comes || (!gone.contains(parent) && !put.contains(parent) && before.get(parent.0, &parent.1).is_some())
-            };
-            let reason = match parents(row.schema, &row.object()).iter().find(|parent| !there(parent)) {
-                Some((entity, id)) => format!("{entity} {id}, which it refers to, is not in effect"),
-                None if row.typed_any().is_none() => "it does not have the fields that it should have".to_owned(),
-                None => continue,
-            };
-            bad.insert((row.schema.name, row.id));
-            unusable.push((row.schema, row.id, reason));
-            *edit = Edit::Remove(row.schema, row.id);
+        let (mut edits, mut unusable) = usable(&before, edits);
+        if edits.is_empty() || self.commit(before.edited(&edits), &edits) {
+            return unusable;
         }
-        let known = |edit: &Edit| matches!(edit, Edit::Put(_)) || before.get(edit.entity().name, &edit.id()).is_some();
-        edits.retain(known);
-        if !edits.is_empty() && !self.commit(before.edited(&edits), &edits) {
-            unusable.extend(edits.iter().map(|edit| (edit.entity(), edit.id(), "it could not be put in effect".to_owned())));
+        self.current.store(Arc::clone(&before));
+        match &edits[..] {
+            [Edit::Put(row)] => {
+                let (entity, id) = (row.schema, row.id);
+                let below = below(&before, entity, id, |_| true);
+                let gone = below.iter().map(|(child, id, _)| Edit::Remove(child, *id)).chain([Edit::Remove(entity, id)]);
+                unusable.extend(self.follow(gone.collect()));
+                unusable.extend(below);
+                unusable.push((entity, id, "what requests see cannot be made of it".to_owned()));
+            }
+            [edit] => unusable.push((edit.entity(), edit.id(), "it could not be taken out".to_owned())),
+            _ => {
+                let later = edits.split_off(edits.len() / 2);
+                unusable.extend(self.follow(edits));
+                unusable.extend(self.follow(later));
+            }
         }
         unusable
     }
@@ -329,6 +323,67 @@ impl Shared {
         }
         published.is_ok()
     }
+}
+
+/// A row that could not be used, and why.
+pub type Unusable = (&'static EntitySchema, Uuid, String);
+
+/// What of a group can be used: rows whose struct can be made and whose parents are there. The others are taken out, with what
+/// refers to them. Parents come before children, and what goes, goes before that, children first.
+fn usable(before: &Catalog, mut edits: Vec<Edit>) -> (Vec<Edit>, Vec<Unusable>) {
+    let place = |edit: &Edit| ENTITIES.iter().position(|entity| entity.name == edit.entity().name).unwrap_or_default();
+    edits.sort_by_key(|edit| match edit {
+        Edit::Remove(..) => (0, ENTITIES.len() - place(edit)),
+        Edit::Put(_) => (1, place(edit)),
+    });
+    let put: HashSet<_> = edits.iter().filter(|edit| matches!(edit, Edit::Put(_))).map(|edit| (edit.entity().name, edit.id())).collect();
+    let gone: HashSet<_> = edits.iter().map(|edit| (edit.entity().name, edit.id())).filter(|key| !put.contains(key)).collect();
+    let mut unusable = Vec::new();
+    let mut bad = HashSet::new();
+    for edit in &mut edits {
+        let Edit::Put(row) = edit else { continue };
+        let key = |(entity, id): &(&'static str, Uuid)| (*entity, *id);
+        let there = |parent: &(&'static str, Uuid)| {
+            let comes = put.contains(&key(parent)) && !bad.contains(&key(parent));
+            comes || (!gone.contains(parent) && !put.contains(parent) && before.get(parent.0, &parent.1).is_some())
+        };
+        let reason = match parents(row.schema, &row.object()).iter().find(|parent| !there(parent)) {
+            Some((entity, id)) => format!("{entity} {id}, which it refers to, is not in effect"),
+            None if row.typed_any().is_none() => "it does not have the fields that it should have".to_owned(),
+            None => continue,
+        };
+        bad.insert((row.schema.name, row.id));
+        unusable.push((row.schema, row.id, reason));
+        *edit = Edit::Remove(row.schema, row.id);
+    }
+    // What refers to a row that could be used before and cannot any more goes with it.
+    let refused: Vec<_> = unusable.iter().map(|(entity, id, _)| (*entity, *id)).collect();
+    for (entity, id) in refused {
+        let stays = |key: &(&'static str, Uuid)| !put.contains(key) && !gone.contains(key) && bad.insert(*key);
+        let below = below(before, entity, id, stays);
+        edits.extend(below.iter().map(|(child, id, _)| Edit::Remove(child, *id)));
+        unusable.extend(below);
+    }
+    let known = |edit: &Edit| matches!(edit, Edit::Put(_)) || before.get(edit.entity().name, &edit.id()).is_some();
+    edits.retain(known);
+    (edits, unusable)
+}
+
+/// The rows that refer to a row, or to one of those, as far as `stays` says of each that it would be left.
+fn below(before: &Catalog, entity: &'static EntitySchema, id: Uuid, mut stays: impl FnMut(&(&'static str, Uuid)) -> bool) -> Vec<Unusable> {
+    let mut found = Vec::new();
+    let mut seen = HashSet::from([(entity.name, id)]);
+    let mut open = vec![(entity, id)];
+    while let Some((parent, id)) = open.pop() {
+        for child in before.referring_to(parent, id) {
+            let key = (child.schema.name, child.id);
+            if seen.insert(key) && stays(&key) {
+                found.push((child.schema, child.id, format!("{} {id}, which it refers to, is not in effect", parent.name)));
+                open.push((child.schema, child.id));
+            }
+        }
+    }
+    found
 }
 
 #[cfg(test)]

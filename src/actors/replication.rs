@@ -4,29 +4,36 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`records`] | rows as records of the cluster, and back |
+//! | [`commands`] | commands to all nodes as records, and how a node obeys them |
 //! | [`disk`] | what the cluster asks of the node |
 //! | [`quota`] | limits that the nodes share |
 //! | [`write`] | changes of the Admin API as writes to the cluster |
+//! | [`tell`] | commands of the Admin API as writes to the cluster |
+//! | [`adopt`] | the rows that a node had before it was one of a cluster |
 
+mod adopt;
+mod commands;
 mod disk;
 mod quota;
 mod records;
+mod tell;
 mod write;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
-use cluster::engine::{Concern, MEMBER};
+use cluster::engine::{Concern, Draft, MEMBER, Standing};
 use cluster::id::{Key, NodeId};
-use cluster::{Config, Ended, Handle, Overview, StartError, Token};
+use cluster::{Config, Ended, Handle, Overview, StartError, Token, WriteError};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval, timeout};
 
 use super::catalog::Configuration;
 use crate::catalog::{Catalog, row};
-use crate::model::ENTITIES;
 use crate::store::{Embedded, StoreError};
+pub use commands::{Commands, is_command};
 pub use quota::{LimitStats, SharedLimits};
 pub use write::{Receipt, Wish};
 
@@ -34,7 +41,13 @@ pub use write::{Receipt, Wish};
 const LOOK: Duration = Duration::from_secs(1);
 /// How often rows whose time is over are looked for.
 const SWEEP: Duration = Duration::from_secs(10);
-/// Rows that are brought into the cluster with one write.
+/// How long what is only shown beside an answer is waited for.
+const ASIDE: Duration = Duration::from_millis(250);
+/// How long a node waits for each live node before it that could look for them. Milliseconds.
+const TURN: u64 = 30_000;
+/// How long rows are left after their time, so that another node's edit in the last moment is known. Milliseconds.
+const GRACE: u64 = 1_000;
+/// Rows that are brought into the cluster, or deleted, with one write.
 const PORTION: usize = 1_000;
 
 /// A node of a cluster, as the rest of the program sees it.
@@ -42,23 +55,34 @@ pub struct Replication {
     handle: Handle,
     configuration: Configuration,
     overview: ArcSwapOption<Overview>,
+    commands: Arc<Commands>,
+    /// Whether rows are still being brought into the cluster: a change of one of them would be lost.
+    adopting: AtomicBool,
     limits: Arc<SharedLimits>,
 }
 
 impl Replication {
     /// Joins the cluster. When this returns, what the node has kept is in effect. Needs a runtime that goes on as long as the node.
-    pub async fn start(config: Config, store: Arc<Embedded>, configuration: Configuration) -> Result<Arc<Self>, StartError> {
+    pub async fn start(
+        config: Config,
+        store: Arc<Embedded>,
+        configuration: Configuration,
+        commands: Commands,
+    ) -> Result<Arc<Self>, StartError> {
+        let commands = Arc::new(commands);
         let (begun, mut has_begun) = watch::channel(false);
         let clustered = store.is_clustered().map_err(|error| StartError::Load(error.to_string()))?;
-        let disk = disk::Disk { store: Arc::clone(&store), configuration: configuration.clone(), begun };
+        let disk = disk::Disk { store: Arc::clone(&store), configuration: configuration.clone(), commands: Arc::clone(&commands), begun };
         let handle = cluster::start(config, Arc::new(disk)).await?;
         if has_begun.wait_for(|begun| *begun).await.is_err() {
             return Err(StartError::Load("the cluster has ended".to_owned()));
         }
+        let rows = configuration.catalog();
+        let adopting = AtomicBool::new(!clustered && !rows.is_empty());
         let limits = Arc::new(SharedLimits::new(handle.leases().clone()));
-        let replication = Arc::new(Self { handle, configuration, overview: ArcSwapOption::empty(), limits });
+        let replication = Arc::new(Self { handle, configuration, overview: ArcSwapOption::empty(), commands, adopting, limits });
         if !clustered {
-            let (replication, rows) = (Arc::clone(&replication), replication.configuration.catalog());
+            let replication = Arc::clone(&replication);
             tokio::spawn(async move { replication.adopt(&rows, store).await });
         }
         tokio::spawn(Arc::clone(&replication).look());
@@ -116,12 +140,20 @@ impl Replication {
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tick.tick().await;
-            let Ok(overview) = self.handle.status().await else { return };
-            self.overview.store(Some(Arc::new(overview)));
+            match self.handle.status().await {
+                Ok(overview) => self.overview.store(Some(Arc::new(overview))),
+                Err(Ended) => {
+                    // What was last known is not shown as if it were so now.
+                    self.overview.store(None);
+                    return tracing::warn!("the node takes no more part in the cluster");
+                }
+            }
+            self.commands.try_again();
         }
     }
 
-    /// Takes out what is over: windows of limits, and rows, which the live node with the smallest id deletes for all.
+    /// Takes out what is over: windows of limits, and rows, which the live node with the smallest id deletes for all of them; the
+    /// others do when it does not.
     async fn sweep(self: Arc<Self>) {
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -129,52 +161,44 @@ impl Replication {
             tick.tick().await;
             self.limits.sweep();
             let catalog = self.configuration.catalog();
-            if catalog.next_end().is_none_or(|end| end > row::now()) {
+            if catalog.next_end().is_none_or(|end| end + GRACE > row::now()) {
                 continue;
             }
             let Ok(overview) = self.handle.status().await else { return };
-            if overview.alive.keys().any(|node| *node < self.node()) {
+            let before = overview.alive.keys().filter(|node| **node < self.node()).count() as u64;
+            let until = row::now().saturating_sub(GRACE + before * TURN);
+            let mut gone: Vec<Draft> = Vec::new();
+            for (entity, id) in catalog.ended(until).into_iter().take(PORTION) {
+                let mut draft = records::deletion(entity, id);
+                // One that was given more time meanwhile is left.
+                if let Ok(version) = self.version(&draft.key, catalog.kept(entity.name, &id)).await {
+                    draft.expect = Some(version);
+                    gone.push(draft);
+                }
+            }
+            if gone.is_empty() {
                 continue;
             }
-            let gone = catalog.ended(row::now()).into_iter().take(PORTION).map(|(entity, id)| records::deletion(entity, id));
-            if let Err(error) = self.handle.write(gone.collect(), Concern::None, Duration::ZERO).await {
+            if let Err(error) = self.handle.write(gone, Concern::None, Duration::ZERO).await {
                 tracing::warn!(%error, "rows whose time is over are not deleted yet");
             }
         }
     }
 
-    /// Brings the rows that the node had before it was one of a cluster into the cluster, once it is ready.
-    async fn adopt(&self, rows: &Catalog, store: Arc<Embedded>) {
-        if self.handle.ready().await.is_err() {
-            return;
+    /// How a record stands on this node, and why; nothing when the cluster has no time to tell.
+    pub async fn standing(&self, key: Key) -> Option<Standing> {
+        timeout(ASIDE, self.handle.standing(key)).await.ok()?.ok()
+    }
+
+    /// Takes a node that is gone for good out of the cluster, with what it has told the others.
+    pub async fn forget(&self, node: NodeId) -> Result<(), WriteError> {
+        self.handle.forget(node).await?;
+        let key = Key::new(commands::PURGES, node.to_string());
+        let draft = Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: None };
+        if let Err(error) = self.handle.write(vec![draft], Concern::None, Duration::ZERO).await {
+            tracing::warn!(%error, %node, "the purges of a node that was forgotten stay in the cluster");
         }
-        let all: Vec<_> = ENTITIES.iter().flat_map(|entity| rows.rows(entity.name)).collect();
-        for portion in all.chunks(PORTION) {
-            let mut new = Vec::with_capacity(portion.len());
-            for row in portion {
-                match self.handle.record(records::key(row.schema, row.id)).await {
-                    Ok(None) => new.push(records::draft(row)),
-                    Ok(Some(_)) => {}
-                    Err(Ended) => return,
-                }
-            }
-            if new.is_empty() || self.handle.write(new.clone(), Concern::None, Duration::ZERO).await.is_ok() {
-                continue;
-            }
-            // One of them is in the way of the others.
-            for draft in new {
-                let key = draft.key.clone();
-                if let Err(error) = self.handle.write(vec![draft], Concern::None, Duration::ZERO).await {
-                    tracing::warn!(%key, %error, "a row that this node had cannot be brought into the cluster");
-                }
-            }
-        }
-        let become_clustered = move || store.become_clustered();
-        match tokio::task::spawn_blocking(become_clustered).await {
-            Ok(Ok(())) => tracing::info!(rows = all.len(), "the node keeps its configuration with the cluster"),
-            Ok(Err(error)) => tracing::error!(%error, "it cannot be kept that rows are in the cluster; the next start looks again"),
-            Err(error) => tracing::error!(%error, "it cannot be kept that rows are in the cluster; the next start looks again"),
-        }
+        Ok(())
     }
 }
 

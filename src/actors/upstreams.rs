@@ -14,7 +14,6 @@ use uuid::Uuid;
 use super::health_checker::{HealthChecker, Rounds};
 use super::supervise::Supervised;
 use super::upstream::{Adopt, Ear, Slot, Stop, Upstream, UpstreamCounts};
-use crate::balancer::policy::split;
 use crate::balancer::ring::{Memory, Place};
 use crate::balancer::{Address, Balancer, Destination, Policy, Resolution, Resolver};
 use crate::catalog::{Catalog, Row};
@@ -224,16 +223,28 @@ pub enum Shown {
 }
 
 impl Upstreams {
-    /// Sets the health of the addresses of a target: of all, or of the one that `address` names (`ip` or `ip:port`).
-    pub fn set_health(&self, upstream: Uuid, target: Uuid, address: Option<&str>, healthy: bool) -> Result<(), NoHealthChecker> {
-        let balancer = self.balancer(upstream).filter(|balancer| balancer.policy.checks.on).ok_or(NoHealthChecker)?;
+    /// Sets the health of addresses until checks or another call change it. False when the target has none of that name, or
+    /// none yet.
+    pub fn set_health(&self, which: &Which, healthy: bool) -> Result<bool, NoHealthChecker> {
+        let balancer = self.balancer(which.upstream).filter(|balancer| balancer.policy.checks.on).ok_or(NoHealthChecker)?;
         let ring = balancer.ring();
-        let place = ring.places.iter().find(|place| place.destination.id == target);
-        if let Some(place) = place {
-            balancer.set_health(&place.destination.target, address.map(split), healthy);
+        let Some(place) = ring.places.iter().find(|place| place.destination.id == which.target) else { return Ok(false) };
+        let meant = |name: &String, address: &Address| *address.ip == **name || format!("{}:{}", address.ip, address.port) == *name;
+        let mut found = false;
+        for address in place.addresses.iter().filter(|address| which.address.as_ref().is_none_or(|name| meant(name, address))) {
+            found |= balancer.set_health(&place.destination.target, Some((&address.ip, address.port)), healthy);
         }
-        Ok(())
+        Ok(found)
     }
+}
+
+/// Which addresses to set the health of.
+#[derive(Clone, Debug)]
+pub struct Which {
+    pub upstream: Uuid,
+    pub target: Uuid,
+    /// `ip` or `ip:port`; all addresses of the target when absent.
+    pub address: Option<String>,
 }
 
 impl Health for Upstreams {

@@ -42,9 +42,14 @@ impl Call {
         let Some(cluster) = &self.context.cluster else { return self.context.write(change).await };
         let (written, receipt) = cluster.write(change, self.writing.wish).await?;
         if let Some(receipt) = receipt {
-            *self.writing.receipt.lock() = Some(receipt);
+            self.note(receipt);
         }
         Ok(written)
+    }
+
+    /// Takes note of what became of a change, for the answer's header fields.
+    pub fn note(&self, receipt: Receipt) {
+        *self.writing.receipt.lock() = Some(receipt);
     }
 
     /// The decoded segment that stands in the place of `{name}`.

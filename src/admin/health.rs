@@ -5,6 +5,8 @@ use uuid::Uuid;
 
 use crate::actors::upstreams::{Shown, Upstreams, address_health, dns_source, target_health};
 
+pub use crate::actors::upstreams::Which;
+
 /// Health of a target or of one of its addresses.
 pub type State = Shown;
 
@@ -49,15 +51,6 @@ pub struct BalancerHealth {
     /// Whether the upstream has health checks.
     pub checks: bool,
     pub hosts: Vec<TargetHealth>,
-}
-
-/// Which addresses to set the health of.
-#[derive(Clone, Debug)]
-pub struct Which {
-    pub upstream: Uuid,
-    pub target: Uuid,
-    /// `ip` or `ip:port`; all addresses of the target when absent.
-    pub address: Option<String>,
 }
 
 /// Why the health could not be set.
@@ -123,16 +116,11 @@ impl Health for Upstreams {
     }
 
     fn set(&self, which: &Which, healthy: bool) -> Result<(), SetError> {
-        let Some(name) = &which.address else {
-            return self.set_health(which.upstream, which.target, None, healthy).map_err(|_| SetError::NoChecks);
-        };
         let known = self.target(which.upstream, which.target).map_or_else(Vec::new, |target| target.addresses);
-        let with_port = |address: &Address| format!("{}:{}", address.ip, address.port);
-        let meant: Vec<_> = known.iter().filter(|a| a.ip == *name || with_port(a) == *name).map(with_port).collect();
-        if meant.is_empty() {
+        let meant = |name: &String| known.iter().any(|a| a.ip == *name || format!("{}:{}", a.ip, a.port) == *name);
+        if !which.address.as_ref().is_none_or(meant) {
             return Err(SetError::UnknownAddress);
         }
-        let set = |address: String| self.set_health(which.upstream, which.target, Some(&address), healthy);
-        meant.into_iter().try_for_each(set).map_err(|_| SetError::NoChecks)
+        self.set_health(which, healthy).map(drop).map_err(|_| SetError::NoChecks)
     }
 }

@@ -124,6 +124,24 @@ impl Catalog {
         self.table(entity).into_iter().flat_map(move |table| table.children(field, parent, Uuid::nil()))
     }
 
+    /// The row with an id, also when its time is over and it was not taken out yet.
+    pub fn kept(&self, entity: &str, id: &Uuid) -> Option<&Arc<Row>> {
+        self.table(entity)?.rows.get(id)
+    }
+
+    /// Rows whose time is over and that still have a value which only one row may have, and which this one is to have.
+    pub fn expired_holders(&self, row: &Row) -> Vec<Arc<Row>> {
+        let body = row.object();
+        let holders = self.table(row.schema.name).map_or_else(Vec::new, |table| table.holders(&body));
+        holders.into_iter().filter(|holder| holder.expired() && holder.id != row.id).collect()
+    }
+
+    /// The rows that have this one as a parent.
+    pub fn referring_to(&self, parent: &'static EntitySchema, id: Uuid) -> impl Iterator<Item = &Arc<Row>> {
+        let fields = ENTITIES.iter().flat_map(|child| child.record.foreign_keys().map(move |(field, to)| (child.name, field.name, to)));
+        fields.filter(move |(_, _, to)| *to == parent.name).flat_map(move |(child, field, _)| self.children(child, field, id))
+    }
+
     /// Whether an entity has the very same rows in another version. Costs nothing; false may be said of equal rows.
     pub fn same_rows(&self, other: &Self, entity: &str) -> bool {
         let at = |catalog: &Self| PLACES.get(entity).and_then(|place| catalog.tables.get(*place)).map(Arc::as_ptr);

@@ -63,6 +63,13 @@ impl Table {
         self.compound.get(compound_key(self.schema, body)?.as_str()).filter(|row| !row.expired())
     }
 
+    /// The rows that have the unique values of a body, also those whose time is over.
+    pub fn holders(&self, body: &Object) -> Vec<Arc<Row>> {
+        let alone = self.unique.iter().filter_map(|(field, index)| index.get(body.get(*field).and_then(text)?.as_str()));
+        let together = compound_key(self.schema, body).and_then(|key| self.compound.get(key.as_str()));
+        alone.chain(together).cloned().collect()
+    }
+
     /// Rows of a parent from an id on, in the order of their ids.
     pub fn children(&self, field: &str, parent: Uuid, from: Uuid) -> impl Iterator<Item = &Arc<Row>> {
         let index = self.foreign.iter().find(|(name, _)| *name == field);

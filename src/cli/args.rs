@@ -232,6 +232,17 @@ pub enum Hybrid {
     },
 }
 
+/// A step of replacing a cluster's authority.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Step {
+    /// Makes the new authority, which is trusted from now on. The old one still issues certificates.
+    Begin,
+    /// The new authority issues certificates. The old one is still trusted.
+    Switch,
+    /// The old authority is no longer trusted.
+    Finish,
+}
+
 #[derive(Debug, Subcommand)]
 pub enum Cluster {
     /// Makes the authority of a new cluster, and the certificate of its first node.
@@ -246,8 +257,11 @@ pub enum Cluster {
         #[arg(long, default_value_t = 365)]
         days: u32,
     },
-    /// Prints a token with which another node joins. Needs the authority's key.
+    /// Prints a token with which another node joins, or one that has a certificate gets a new one. Needs the authority's key.
     Invite {
+        /// The id of a node that exists: its certificate is replaced. Unset: another node.
+        #[arg(short, long)]
+        node: Option<String>,
         /// Folder with the authority.
         #[arg(short, long, default_value = "cluster")]
         dir: PathBuf,
@@ -266,7 +280,17 @@ pub enum Cluster {
         #[arg(short, long, default_value = "cluster")]
         dir: PathBuf,
     },
-    /// Replaces the certificate of a node. Needs the authority's key.
+    /// Replaces the authority, in three steps. After each, every node gets a new certificate with `rotate`.
+    Authority {
+        step: Step,
+        /// Folder with the authority.
+        #[arg(short, long, default_value = "cluster")]
+        dir: PathBuf,
+        /// What the new authority is called.
+        #[arg(long, default_value = "troop")]
+        name: String,
+    },
+    /// Replaces the certificate of a node, and the authorities that it trusts. Needs the authority's key.
     Rotate {
         /// Folder with the node's files.
         #[arg(short, long, default_value = "cluster")]

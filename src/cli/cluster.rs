@@ -11,11 +11,16 @@ use ::cluster::mesh::ca::{self, JoinToken, Pair};
 use ::cluster::mesh::tls::Tls;
 use serde_json::Value;
 
-use super::args::{Cluster, Place};
+use super::args::{Cluster, Place, Step};
 use super::{Outcome, api, complain, say, settings, wrong};
 
 const CA_CERT: &str = "ca.crt";
 const CA_KEY: &str = "ca.key";
+/// The authority that is about to take the place of the one that there is.
+const NEXT_CERT: &str = "next.crt";
+const NEXT_KEY: &str = "next.key";
+/// The certificate of the authority that was there before.
+const OLD_CERT: &str = "old.crt";
 const CERT: &str = "node.crt";
 const KEY: &str = "node.key";
 const SECRET: u32 = 0o600;
@@ -24,8 +29,13 @@ const PUBLIC: u32 = 0o644;
 pub fn run(command: &Cluster) -> Outcome {
     match command {
         Cluster::Init { dir, name, days } => init(dir, name, days_of(*days)),
-        Cluster::Invite { dir, seeds, days } => invite(dir, seeds, days_of(*days)),
+        Cluster::Invite { node, dir, seeds, days } => invite(node.as_deref(), dir, seeds, days_of(*days)),
         Cluster::Join { token, dir } => join(token, dir),
+        Cluster::Authority { step, dir, name } => match step {
+            Step::Begin => begin(dir, name),
+            Step::Switch => switch(dir),
+            Step::Finish => finish(dir),
+        },
         Cluster::Rotate { dir, ca, days } => rotate(dir, ca.as_deref().unwrap_or(dir), days_of(*days)),
         Cluster::Status { place } => status(place),
     }
@@ -51,8 +61,13 @@ fn init(dir: &Path, name: &str, life: Duration) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-fn invite(dir: &Path, seeds: &[String], life: Duration) -> Outcome {
-    let token = JoinToken::issue(&authority(dir)?, seeds.to_vec(), life)?;
+fn invite(node: Option<&str>, dir: &Path, seeds: &[String], life: Duration) -> Outcome {
+    let node = match node.map(str::parse) {
+        None => NodeId::random(),
+        Some(Ok(node)) => node,
+        Some(Err(_)) => return wrong("the id of a node is expected, as `troop cluster status` shows it"),
+    };
+    let token = JoinToken::issue(&authority(dir)?, node, seeds.to_vec(), life)?;
     complain(&format!("node {}: the next line is as secret as a private key", token.node));
     say(&token.to_text());
     Ok(ExitCode::SUCCESS)
@@ -81,11 +96,70 @@ fn rotate(dir: &Path, ca: &Path, life: Duration) -> Outcome {
     let authority = authority(ca)?;
     let node = Tls::new(&read(dir, CERT)?, &read(dir, KEY)?, &read(dir, CA_CERT)?)?.node();
     let pair = ca::issue(&authority, node, life)?;
-    // The pair is complete before a node can read it: it reads them when it is told to.
+    // The files are complete before a node can read them: it reads them when it is told to.
+    write(dir, CA_CERT, &authority.certificate, PUBLIC)?;
     write(dir, KEY, &pair.key, SECRET)?;
     write(dir, CERT, &pair.certificate, PUBLIC)?;
     say(&format!("node {node} has a new certificate; `troop reload` makes it use it"));
     Ok(ExitCode::SUCCESS)
+}
+
+/// Makes the next authority. Its certificate stands behind that of the present one, which is the one that issues.
+fn begin(dir: &Path, name: &str) -> Outcome {
+    absent(dir, &[NEXT_CERT, NEXT_KEY, OLD_CERT])?;
+    let own = authority(dir)?.certificate;
+    let next = ca::create(name)?;
+    write(dir, NEXT_KEY, &next.key, SECRET)?;
+    write(dir, NEXT_CERT, &next.certificate, PUBLIC)?;
+    write(dir, CA_CERT, &format!("{}\n{}", own.trim_end(), next.certificate), PUBLIC)?;
+    say("the new authority is there, and nodes that are rotated from now on trust both");
+    tell_rotate("switch");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Puts the next authority in the place of the present one. Can be repeated when it has broken off.
+fn switch(dir: &Path) -> Outcome {
+    let text = |name| Ok::<_, anyhow::Error>(String::from_utf8(read(dir, name)?)?);
+    let (next, key) = (text(NEXT_CERT)?, text(NEXT_KEY)?);
+    let old = match text(OLD_CERT) {
+        Ok(old) => old,
+        Err(_) => match text(CA_CERT)?.trim_end().strip_suffix(next.trim_end()) {
+            Some(old) => old.to_owned(),
+            None => return wrong(format!("{} does not hold {NEXT_CERT}", dir.join(CA_CERT).display())),
+        },
+    };
+    write(dir, OLD_CERT, &old, PUBLIC)?;
+    write(dir, CA_CERT, &format!("{}\n{old}", next.trim_end()), PUBLIC)?;
+    write(dir, CA_KEY, &key, SECRET)?;
+    for name in [NEXT_KEY, NEXT_CERT] {
+        std::fs::remove_file(dir.join(name))?;
+    }
+    say("the new authority issues certificates, and the old one is still trusted");
+    tell_rotate("finish");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn finish(dir: &Path) -> Outcome {
+    if dir.join(NEXT_KEY).exists() {
+        return wrong("the old authority still issues certificates: troop cluster authority switch comes before".to_owned());
+    }
+    let old = String::from_utf8(read(dir, OLD_CERT)?)?;
+    let both = authority(dir)?.certificate;
+    let Some(own) = both.trim_end().strip_suffix(old.trim_end()) else {
+        return wrong(format!("{} does not hold {OLD_CERT}", dir.join(CA_CERT).display()));
+    };
+    write(dir, CA_CERT, own, PUBLIC)?;
+    // One is there when the step before broke off at its end.
+    let _ = std::fs::remove_file(dir.join(NEXT_CERT));
+    std::fs::remove_file(dir.join(OLD_CERT))?;
+    say("the old authority is no longer trusted by nodes that are rotated from now on");
+    say("on every node: troop cluster rotate, then troop reload");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn tell_rotate(next: &str) {
+    say("on every node: troop cluster rotate, then troop reload");
+    say(&format!("when all nodes have done so: troop cluster authority {next}"));
 }
 
 fn tell_settings(dir: &Path, seeds: &[String]) {

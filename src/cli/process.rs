@@ -105,11 +105,12 @@ pub fn prepare(settings: &Settings, name: Name) -> Outcome {
     Ok(ExitCode::SUCCESS)
 }
 
-/// The process of the node that runs in this prefix.
+/// The process of the node that runs in this prefix. In containers every program is process 1, so that a file which a killed
+/// node has left can name this very process.
 pub fn running(settings: &Settings) -> Option<Pid> {
     let pid = std::fs::read_to_string(settings.pid_file()).ok()?.trim().parse().ok()?;
     let pid = Pid::from_raw(pid);
-    (pid.as_raw() > 0 && alive(pid) && is_node(pid)).then_some(pid)
+    (pid.as_raw() > 0 && pid != Pid::this() && alive(pid) && is_node(pid)).then_some(pid)
 }
 
 fn must_run(settings: &Settings, name: Name) -> anyhow::Result<Pid> {

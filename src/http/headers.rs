@@ -1,8 +1,9 @@
 //! Header fields in one buffer, in the order and with the letters they came in.
 
 use std::borrow::Cow;
+use std::ops::Range;
 
-use crate::http::syntax::is_token;
+use crate::http::syntax::{is_token, same};
 
 /// Header fields of a message.
 ///
@@ -15,6 +16,17 @@ use crate::http::syntax::is_token;
 pub struct Headers {
     bytes: Vec<u8>,
     fields: Vec<Field>,
+    /// The [`mark`]s of all names that are or were among the fields: what has none of them need not be searched for.
+    marks: u64,
+}
+
+/// One of 64 bits for a name, the same for all its spellings.
+#[inline]
+fn mark(name: &[u8]) -> u64 {
+    let [first, .., last] = name else { return 1 };
+    // the letters that names begin and end with, without their case
+    let (first, last) = (usize::from(*first | 0x20), usize::from(*last | 0x20));
+    1 << ((name.len() + 7 * first + 3 * last) % 64)
 }
 
 /// `name: value` and the end of the line, from `start` on.
@@ -36,22 +48,16 @@ impl Field {
         &bytes[start..start + self.value as usize]
     }
 
-    fn line(self, bytes: &[u8]) -> &[u8] {
+    /// Where the line stands.
+    fn place(self) -> Range<usize> {
         let start = self.start as usize;
-        &bytes[start..start + self.name as usize + self.value as usize + 4]
+        start..start + self.name as usize + self.value as usize + 4
     }
 
+    #[inline]
     fn is(self, name: &[u8], bytes: &[u8]) -> bool {
-        self.name as usize == name.len() && self.name(bytes).eq_ignore_ascii_case(name)
+        self.name as usize == name.len() && same(self.name(bytes), name)
     }
-}
-
-/// A field with its line as it is sent.
-pub struct Line<'a> {
-    pub name: &'a [u8],
-    pub value: &'a [u8],
-    /// `name: value` and the end of the line.
-    pub bytes: &'a [u8],
 }
 
 impl Headers {
@@ -63,6 +69,7 @@ impl Headers {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.fields.clear();
+        self.marks = 0;
     }
 
     pub fn len(&self) -> usize {
@@ -83,6 +90,7 @@ impl Headers {
         self.clear();
         self.bytes.extend_from_slice(&other.bytes);
         self.fields.extend_from_slice(&other.fields);
+        self.marks = other.marks;
     }
 
     /// Gives back memory that is not in use, for fields that are to be kept for long.
@@ -101,14 +109,33 @@ impl Headers {
         self.fields.iter().map(|f| (f.name(&self.bytes), f.value(&self.bytes)))
     }
 
-    /// All fields in order, as they are sent.
-    pub fn lines(&self) -> impl Iterator<Item = Line<'_>> {
-        self.fields.iter().map(|f| Line { name: f.name(&self.bytes), value: f.value(&self.bytes), bytes: f.line(&self.bytes) })
+    /// Writes the fields for which `keep(name, value)` holds as they are sent; what stands together is written at once.
+    pub fn write(&self, out: &mut Vec<u8>, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+        let (mut start, mut end) = (0, 0);
+        for field in &self.fields {
+            if !keep(field.name(&self.bytes), field.value(&self.bytes)) {
+                continue;
+            }
+            let line = field.place();
+            if line.start != end {
+                out.extend_from_slice(&self.bytes[start..end]);
+                start = line.start;
+            }
+            end = line.end;
+        }
+        out.extend_from_slice(&self.bytes[start..end]);
+    }
+
+    /// The fields among which those of this name are.
+    #[inline]
+    fn candidates(&self, name: &str) -> &[Field] {
+        if self.marks & mark(name.as_bytes()) == 0 { &[] } else { &self.fields }
     }
 
     /// The first value of this name.
+    #[inline]
     pub fn get(&self, name: &str) -> Option<&[u8]> {
-        self.fields.iter().find(|f| f.is(name.as_bytes(), &self.bytes)).map(|f| f.value(&self.bytes))
+        self.candidates(name).iter().find(|f| f.is(name.as_bytes(), &self.bytes)).map(|f| f.value(&self.bytes))
     }
 
     /// The first value of this name, if it is UTF-8.
@@ -118,11 +145,12 @@ impl Headers {
 
     /// All values of this name, in order.
     pub fn get_all<'a>(&'a self, name: &'a str) -> impl Iterator<Item = &'a [u8]> {
-        self.fields.iter().filter(|f| f.is(name.as_bytes(), &self.bytes)).map(|f| f.value(&self.bytes))
+        self.candidates(name).iter().filter(|f| f.is(name.as_bytes(), &self.bytes)).map(|f| f.value(&self.bytes))
     }
 
+    #[inline]
     pub fn contains(&self, name: &str) -> bool {
-        self.fields.iter().any(|f| f.is(name.as_bytes(), &self.bytes))
+        self.candidates(name).iter().any(|f| f.is(name.as_bytes(), &self.bytes))
     }
 
     /// Adds a field at the end, whether or not there is one of that name.
@@ -138,29 +166,45 @@ impl Headers {
         self.fields.push(field);
     }
 
+    /// The same for a line as it is sent: `name: value` and CR LF, of which the first `name` bytes are the name.
+    pub fn append_line(&mut self, line: &[u8], name: usize) {
+        let start = self.bytes.len() as u32;
+        self.bytes.extend_from_slice(line);
+        self.marks |= mark(&line[..name]);
+        self.fields.push(Field { start, name: name as u32, value: (line.len() - name - 4) as u32 });
+    }
+
     /// Makes this the only field of that name: the first one takes the value, others go.
     pub fn set(&mut self, name: impl AsRef<[u8]>, value: impl AsRef<[u8]>) {
-        let name = name.as_ref();
-        if !is_token(name) {
-            return;
+        if is_token(name.as_ref()) {
+            self.set_checked(name.as_ref(), &clean(value.as_ref()));
         }
-        let field = self.push(name, &clean(value.as_ref()));
-        self.put(field);
+    }
+
+    /// The same for a name that is known to be a token, and a value that is known to have no control characters.
+    pub fn set_checked(&mut self, name: &[u8], value: &[u8]) {
+        let known = self.marks;
+        let field = self.push(name, value);
+        if known == self.marks { self.put(field) } else { self.fields.push(field) }
     }
 
     /// Adds to the end of the value of the first field of that name; the others of that name go.
     pub fn extend(&mut self, name: &str, more: &[u8]) {
-        let Some(before) = self.fields.iter().find(|f| f.is(name.as_bytes(), &self.bytes)).copied() else { return };
+        let Some(at) = self.candidates(name).iter().position(|f| f.is(name.as_bytes(), &self.bytes)) else { return };
+        let before = self.fields[at];
         let start = self.bytes.len();
         let from = before.start as usize;
         self.bytes.extend_from_within(from..from + (before.name + before.value) as usize + 2);
         self.bytes.extend_from_slice(&clean(more));
         self.bytes.extend_from_slice(b"\r\n");
-        self.put(Field { start: start as u32, name: before.name, value: before.value + more.len() as u32 });
+        self.replace(at, Field { start: start as u32, name: before.name, value: before.value + more.len() as u32 });
     }
 
     /// Removes all fields of that name; whether there was one.
     pub fn remove(&mut self, name: &str) -> bool {
+        if self.candidates(name).is_empty() {
+            return false;
+        }
         let before = self.fields.len();
         let bytes = &self.bytes;
         self.fields.retain(|f| !f.is(name.as_bytes(), bytes));
@@ -176,18 +220,24 @@ impl Headers {
     /// Puts a field that stands in the buffer in the place of the first one of its name, and removes the others.
     fn put(&mut self, field: Field) {
         let bytes = &self.bytes;
-        let mut places = self.fields.iter().enumerate().filter(|(_, f)| f.is(field.name(bytes), bytes)).map(|(at, _)| at);
-        match (places.next(), places.next()) {
-            (None, _) => self.fields.push(field),
-            (Some(at), None) => self.fields[at] = field,
-            (Some(first), Some(_)) => {
-                self.fields[first] = field;
-                let mut at = 0;
-                self.fields.retain(|f| {
-                    at += 1;
-                    at - 1 <= first || !f.is(field.name(bytes), bytes)
-                });
-            }
+        let name = field.name(bytes);
+        match self.fields.iter().position(|f| f.is(name, bytes)) {
+            Some(first) => self.replace(first, field),
+            None => self.fields.push(field),
+        }
+    }
+
+    /// Puts a field in the place of the first one of its name, which is known, and removes the others.
+    fn replace(&mut self, first: usize, field: Field) {
+        let bytes = &self.bytes;
+        let name = field.name(bytes);
+        self.fields[first] = field;
+        if self.fields[first + 1..].iter().any(|f| f.is(name, bytes)) {
+            let mut at = 0;
+            self.fields.retain(|f| {
+                at += 1;
+                at - 1 <= first || !f.is(name, bytes)
+            });
         }
     }
 
@@ -198,6 +248,7 @@ impl Headers {
         self.bytes.extend_from_slice(b": ");
         self.bytes.extend_from_slice(value);
         self.bytes.extend_from_slice(b"\r\n");
+        self.marks |= mark(name);
         Field { start, name: name.len() as u32, value: value.len() as u32 }
     }
 }
@@ -243,8 +294,15 @@ mod tests {
         headers.set("a", "6");
         headers.extend("B", b"; more");
         headers.extend("D", b"nothing");
-        let fields: Vec<_> = headers.lines().map(|line| String::from_utf8_lossy(line.bytes).into_owned()).collect();
-        assert_eq!(fields, ["a: 6\r\n", "B: 2; more\r\n", "C: 4\r\n"]);
+        let written = |keep: fn(&[u8]) -> bool| {
+            let mut out = Vec::new();
+            headers.write(&mut out, |name, _| keep(name));
+            String::from_utf8(out).expect("text")
+        };
+        assert_eq!(written(|_| true), "a: 6\r\nB: 2; more\r\nC: 4\r\n");
+        assert_eq!(written(|name| name != b"B"), "a: 6\r\nC: 4\r\n");
+        assert_eq!(written(|name| name == b"B"), "B: 2; more\r\n");
+        assert_eq!(written(|_| false), "");
     }
 
     #[test]
@@ -257,6 +315,34 @@ mod tests {
         let fields: Vec<_> =
             headers.iter().map(|(n, v)| format!("{}={}", String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
         assert_eq!(fields, ["X-Good=a  Injected: 1  "]);
+    }
+
+    #[test]
+    fn names_that_share_a_mark_are_told_apart() {
+        let mut headers = Headers::new();
+        let names: Vec<String> = (0..100).map(|n| format!("X-{n:03}-Name")).collect();
+        for name in names.iter().step_by(2) {
+            headers.set(name, name);
+        }
+        for (at, name) in names.iter().enumerate() {
+            assert_eq!(headers.get_str(&name.to_lowercase()), (at % 2 == 0).then_some(name.as_str()));
+            assert_eq!(headers.contains(name), at % 2 == 0);
+            headers.set(name, "new");
+            assert_eq!(headers.get_all(name).collect::<Vec<_>>(), [b"new"]);
+        }
+        assert_eq!(headers.len(), names.len());
+        assert!(names.iter().all(|name| headers.remove(name)) && headers.is_empty());
+    }
+
+    #[test]
+    fn lines_are_taken_as_they_stand() {
+        let mut headers = Headers::new();
+        headers.append_line(b"X-A: b\r\n", 3);
+        headers.append_line(b"Empty: \r\n", 5);
+        assert_eq!((headers.get_str("x-a"), headers.get_str("empty")), (Some("b"), Some("")));
+        let mut out = Vec::new();
+        headers.write(&mut out, |_, _| true);
+        assert_eq!(out, b"X-A: b\r\nEmpty: \r\n");
     }
 
     #[test]

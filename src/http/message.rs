@@ -84,12 +84,12 @@ pub struct Request {
 impl Request {
     /// The path as sent.
     pub fn raw_path(&self) -> &str {
-        self.target.split_once('?').map_or(self.target.as_str(), |(path, _)| path)
+        memchr::memchr(b'?', self.target.as_bytes()).map_or(self.target.as_str(), |at| &self.target[..at])
     }
 
     /// The query as sent, without `?`; `None` when there is no `?`.
     pub fn query(&self) -> Option<&str> {
-        self.target.split_once('?').map(|(_, query)| query)
+        memchr::memchr(b'?', self.target.as_bytes()).map(|at| &self.target[at + 1..])
     }
 }
 

@@ -39,13 +39,131 @@ pub fn is_token(bytes: &[u8]) -> bool {
 
 /// How many bytes at the start of `bytes` may stand in a token.
 pub fn token_length(bytes: &[u8]) -> usize {
-    bytes.iter().position(|b| !has(*b, TOKEN)).unwrap_or(bytes.len())
+    let mut at = 0;
+    // letters, digits and dashes, which nearly all names are made of, eight at a time
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let ascii = word & (0x7f * ONES);
+        let dash = !((ascii ^ (u64::from(b'-') * ONES)) + 0x7f * ONES);
+        let common = (letters(ascii) | within(ascii, b'0', b'9') | dash) & !word & HIGH;
+        if common == HIGH {
+            at += 8;
+            continue;
+        }
+        at += (common ^ HIGH).trailing_zeros() as usize / 8;
+        if !has(bytes[at], TOKEN) {
+            return at;
+        }
+        at += 1;
+    }
+    at + bytes[at..].iter().position(|b| !has(*b, TOKEN)).unwrap_or(bytes.len() - at)
+}
+
+/// A one, and the highest bit, in each of eight bytes.
+const ONES: u64 = u64::MAX / 255;
+const HIGH: u64 = 0x80 * ONES;
+
+/// The highest bit of each of eight bytes that lies between `first` and `last`; all are below 0x80. Other bits mean nothing.
+const fn within(ascii: u64, first: u8, last: u8) -> u64 {
+    (ascii + (0x80 - first as u64) * ONES) & !(ascii + (0x7f - last as u64) * ONES)
+}
+
+/// The same for letters.
+const fn letters(ascii: u64) -> u64 {
+    within(ascii | (0x20 * ONES), b'a', b'z')
+}
+
+/// Whether two names, or other texts, are the same without regard to the case of ASCII letters.
+#[inline]
+pub fn same(a: &[u8], b: &[u8]) -> bool {
+    if a.len() != b.len() {
+        return false;
+    }
+    if a.len() < 8 {
+        return a.eq_ignore_ascii_case(b);
+    }
+    let mut at = 0;
+    while at + 8 <= a.len() {
+        if !same_eight(a, b, at) {
+            return false;
+        }
+        at += 8;
+    }
+    // the rest together with bytes that were compared already
+    at == a.len() || same_eight(a, b, a.len() - 8)
+}
+
+#[inline]
+fn same_eight(a: &[u8], b: &[u8], at: usize) -> bool {
+    let (Some(a), Some(b)) = (a[at..].first_chunk(), b[at..].first_chunk()) else { return false };
+    let (a, b) = (u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+    let different = a ^ b;
+    // the bit that tells cases apart may differ in letters
+    different & !(0x20 * ONES) == 0 && different << 2 & !(letters(a & (0x7f * ONES)) & !a) & HIGH == 0
 }
 
 /// Whether this may be the value of a field: no control characters but HTAB.
 pub fn is_value(bytes: &[u8]) -> bool {
     // without a short cut, so that it is done many bytes at a time
     !bytes.iter().fold(false, |bad, b| bad | ((*b < 0x20) & (*b != b'\t')) | (*b == 0x7f))
+}
+
+/// How many bytes at the start of `bytes` may stand in the value of a field: up to its end or to a control character.
+pub fn value_length(bytes: &[u8]) -> usize {
+    let mut at = 0;
+    // eight at a time: a byte of the result has its highest bit set where there may be a control character, and has it for
+    // certain in the lowest of these
+    while let Some(eight) = bytes[at..].first_chunk() {
+        let word = u64::from_le_bytes(*eight);
+        let below = word.wrapping_sub(0x20 * ONES) & !word;
+        let del = word ^ (0x7f * ONES);
+        let found = (below | del.wrapping_sub(ONES) & !del) & HIGH;
+        if found == 0 {
+            at += 8;
+            continue;
+        }
+        at += found.trailing_zeros() as usize / 8;
+        if bytes[at] != b'\t' {
+            return at;
+        }
+        at += 1;
+    }
+    at + bytes[at..].iter().position(|b| !has(*b, VALUE)).unwrap_or(bytes.len() - at)
+}
+
+/// `name ":" value` at the start of some bytes. Offsets count from there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FieldLine {
+    /// Length of the name. 0 when there is none.
+    pub name: usize,
+    /// Whether a colon follows the name.
+    pub colon: bool,
+    /// Where the value begins and ends, without the white space around it.
+    pub value: (usize, usize),
+    /// The first byte that cannot stand in a value: where the line ends, if it is well formed.
+    pub end: usize,
+}
+
+impl FieldLine {
+    pub fn read(bytes: &[u8]) -> Self {
+        let name = token_length(bytes);
+        let colon = bytes.get(name) == Some(&b':');
+        let mut start = name + usize::from(colon);
+        let end = if colon { start + value_length(&bytes[start..]) } else { start };
+        while start < end && matches!(bytes[start], b' ' | b'\t') {
+            start += 1;
+        }
+        let mut last = end;
+        while last > start && matches!(bytes[last - 1], b' ' | b'\t') {
+            last -= 1;
+        }
+        Self { name, colon, value: (start, last), end }
+    }
+
+    /// Whether it stands there as Troop itself would write it.
+    pub fn is_plain(&self, bytes: &[u8]) -> bool {
+        self.value == (self.name + 2, self.end) && bytes[self.name + 1] == b' '
+    }
 }
 
 /// Without the spaces and tabs around it, and with any other white space (RFC 9110, section 5.6.3).
@@ -129,7 +247,7 @@ fn is_port(port: &[u8]) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{is_host, is_token, is_value, trim};
+    use super::{FieldLine, TOKEN, has, is_host, is_token, is_value, same, token_length, trim, value_length};
 
     #[test]
     fn hosts() {
@@ -218,6 +336,70 @@ mod tests {
         assert!(is_value("a\tb \u{fc}\"()".as_bytes()) && is_value(b"") && is_value(b"\xff"));
         for bad in [&b"a\0"[..], b"a\rb", b"a\nb", b"\x0b", b"\x7f", b"\x1f"] {
             assert!(!is_value(bad));
+        }
+    }
+
+    #[test]
+    fn the_same_but_for_the_case_of_letters() {
+        let texts = ["x-forwarded-for", "content-type", "te", "a_long-name.with^all~kinds`of@bytes[in]{it}", "t\u{e4}glich \u{c4}"];
+        for text in texts.map(str::as_bytes) {
+            for start in 0..text.len() {
+                let text = &text[start..];
+                for at in 0..text.len() {
+                    for byte in 0..=255 {
+                        let mut other = text.to_vec();
+                        other[at] = byte;
+                        assert_eq!(same(text, &other), text.eq_ignore_ascii_case(&other), "{text:?} {other:?}");
+                    }
+                }
+                assert!(same(text, &text.to_ascii_uppercase()) && !same(text, &text[1..]));
+            }
+        }
+    }
+
+    #[test]
+    fn tokens_end_at_what_is_none() {
+        for byte in 0..=255 {
+            for at in 0..20 {
+                let mut text = *b"Some-Name0of-20bytes";
+                text[at] = byte;
+                assert_eq!(token_length(&text), if has(byte, TOKEN) { 20 } else { at }, "{byte} at {at}");
+            }
+        }
+    }
+
+    #[test]
+    fn field_lines() {
+        let read = |text: &str| FieldLine::read(text.as_bytes());
+        let line = |name, colon, value, end| FieldLine { name, colon, value, end };
+        for (text, expected, plain) in [
+            ("A: b\r\n", line(1, true, (3, 4), 4), true),
+            ("A:b\r\n", line(1, true, (2, 3), 3), false),
+            ("A:\tb\n", line(1, true, (3, 4), 4), false),
+            ("A: b \r\n", line(1, true, (3, 4), 5), false),
+            ("A:  b\r", line(1, true, (4, 5), 5), false),
+            ("A: \r\n", line(1, true, (3, 3), 3), true),
+            ("A:\r\n", line(1, true, (2, 2), 2), false),
+            ("A", line(1, false, (1, 1), 1), false),
+            ("A b: c", line(1, false, (1, 1), 1), false),
+            (": c", line(0, true, (2, 3), 3), true),
+        ] {
+            assert_eq!(read(text), expected, "{text:?}");
+            assert_eq!(expected.is_plain(text.as_bytes()), plain, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn values_end_at_control_characters() {
+        let text = "a value\tof some length \u{fc}, ~\u{80}".as_bytes();
+        for start in 0..text.len() {
+            for end in start..=text.len() {
+                let value = &text[start..end];
+                assert_eq!(value_length(value), value.len());
+                for control in (0..=255).filter(|b| *b < 0x20 && *b != b'\t' || *b == 0x7f) {
+                    assert_eq!(value_length(&[value, &[control], text].concat()), value.len(), "{value:?} {control}");
+                }
+            }
         }
     }
 }

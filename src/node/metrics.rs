@@ -3,6 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use ::cluster::Overview;
+use ::cluster::mesh::tls::Tls;
 use prometheus::core::{Collector, Desc};
 use prometheus::proto::MetricFamily;
 
@@ -34,6 +35,8 @@ pub struct NodeMetrics {
     pub redis_failures: Box<dyn Fn() -> u64 + Send + Sync>,
     /// The cluster that the node is one of.
     pub cluster: Option<Arc<Replication>>,
+    /// The node's certificate towards the others.
+    pub certificate: Option<Arc<Tls>>,
     /// Whether the store answers.
     pub reachable: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -135,6 +138,10 @@ impl Collector for NodeMetrics {
         ]);
         let overview = self.cluster.as_ref().and_then(|cluster| cluster.overview());
         families.extend(overview.map(|overview| of_cluster(&overview)).unwrap_or_default());
+        families.extend(self.certificate.as_ref().map(|certificate| {
+            let help = "When the node's certificate ends, in seconds since 1970";
+            gauge("troop_cluster_certificate_expires_seconds", help, [(vec![], certificate.expires() as f64)])
+        }));
         families.extend(self.cluster.as_ref().map(|cluster| of_limits(&cluster.limits().stats())).unwrap_or_default());
         families
     }

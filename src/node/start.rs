@@ -14,7 +14,7 @@ use crate::actors::catalog::{Configuration, load};
 use crate::actors::file_log::FileWriters;
 use crate::actors::rate_limits::RateLimits;
 use crate::actors::redis::Connections;
-use crate::actors::replication::{self, Replication};
+use crate::actors::replication::{self, Commands, Replication};
 use crate::actors::resolver;
 use crate::actors::upstreams::Upstreams;
 use crate::admin::access_log::AccessLog;
@@ -141,7 +141,8 @@ impl Node {
             Some(membership) => {
                 let configuration = Configuration::following(&arbiter, catalog, schemas.clone(), publish);
                 let config = membership.config(&settings, &handles.node.hostname, TROOP_VERSION);
-                let replication = Replication::start(config, store, configuration.clone()).await;
+                let commands = Commands::new(Arc::clone(&handles.cache), Arc::clone(&upstreams));
+                let replication = Replication::start(config, store, configuration.clone(), commands).await;
                 let replication = replication.map_err(|error| StartError::Cluster(reasons(&error)))?;
                 let _ = handles.quota.set(Arc::clone(replication.limits()) as Arc<_>);
                 (configuration, Some(replication))
@@ -172,6 +173,7 @@ impl Node {
                 move || redis.failures()
             }),
             cluster: replication.clone(),
+            certificate: membership.as_ref().and_then(|membership| membership.tls.clone()),
             reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
         }));
 

@@ -40,6 +40,7 @@ pub fn engine(settings: &Settings, handles: &Handles) -> Result<Terms, StartErro
         },
         request_id_upstream: settings.headers_upstream.request_id,
         product: PRODUCT.to_owned(),
+        via: format!("1.1 {PRODUCT}"),
         error_default_form: Form::of_type(settings.error_default_type.as_str()).unwrap_or(Form::Plain),
         templates: Templates { html: templates.html, json: templates.json, xml: templates.xml, plain: templates.plain },
         real_ip: RealIp {

@@ -81,7 +81,8 @@ fn set_consumer(x: &mut Exchange, consumer: Option<Arc<Consumer>>) {
     x.authenticated.groups.clear();
     if let Some(consumer) = &consumer {
         let headers = &mut x.request.headers;
-        headers.append("X-Consumer-ID", consumer.id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()));
+        let mut id = Uuid::encode_buffer();
+        headers.append_checked(b"X-Consumer-ID", consumer.id.as_hyphenated().encode_lower(&mut id).as_bytes());
         if let Some(custom_id) = &consumer.custom_id {
             headers.append("X-Consumer-Custom-ID", custom_id);
         }
@@ -96,16 +97,11 @@ fn set_consumer(x: &mut Exchange, consumer: Option<Arc<Consumer>>) {
 
 /// Drops what says who the client is: what the client itself sent, and what an earlier authentication has set.
 fn clear_identity(x: &mut Exchange) {
-    x.request.headers.retain(|name, _| {
-        let identity: &[&[u8]] = match name.len() {
-            13 => &[b"x-consumer-id"],
-            19 => &[b"x-consumer-username"],
-            20 => &[b"x-consumer-custom-id", b"x-anonymous-consumer"],
-            23 => &[b"x-credential-identifier"],
-            _ => &[],
-        };
-        !identity.iter().any(|header| name.eq_ignore_ascii_case(header))
-    });
+    const NAMES: [&str; 5] =
+        ["x-consumer-id", "x-consumer-username", "x-consumer-custom-id", "x-anonymous-consumer", "x-credential-identifier"];
+    for name in NAMES {
+        x.request.headers.remove(name);
+    }
 }
 
 /// A challenge for `WWW-Authenticate`: the scheme, and the realm if there is one.

@@ -11,8 +11,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
+use smallvec::SmallVec;
 use time::OffsetDateTime;
-use xxhash_rust::xxh3::Xxh3;
+use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
 /// Shards of the table: enough that workers seldom meet and that sweeping one is short.
 const SHARDS: usize = 256;
@@ -115,16 +116,6 @@ impl Moment {
 pub struct Key(u128);
 
 impl Key {
-    /// A key for these parts; their order counts, and where one ends and the next begins.
-    pub fn new(parts: &[&[u8]]) -> Self {
-        let mut hash = Xxh3::with_seed(*SEED);
-        for part in parts {
-            hash.update(&(part.len() as u64).to_le_bytes());
-            hash.update(part);
-        }
-        Self(hash.digest128())
-    }
-
     fn shard(self) -> usize {
         (self.0 >> 96) as usize % SHARDS
     }
@@ -138,6 +129,30 @@ impl Key {
     pub fn shard_of(self, shards: usize) -> usize {
         (self.0 >> 96) as usize % shards
     }
+}
+
+/// What the keys of one configuration have in common, hashed once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Salt(u64);
+
+impl Salt {
+    pub fn new(parts: &[&[u8]]) -> Self {
+        Self(xxh3_64_with_seed(&joined(parts), *SEED))
+    }
+
+    /// A key for these parts; their order counts, and where one ends and the next begins.
+    pub fn key(self, parts: &[&[u8]]) -> Key {
+        Key(xxh3_128_with_seed(&joined(parts), self.0))
+    }
+}
+
+fn joined(parts: &[&[u8]]) -> SmallVec<[u8; 96]> {
+    let mut joined = SmallVec::new();
+    for part in parts {
+        joined.extend_from_slice(&(part.len() as u32).to_le_bytes());
+        joined.extend_from_slice(part);
+    }
+    joined
 }
 
 /// Differs from process to process, so that nobody can prepare keys that meet.
@@ -382,7 +397,7 @@ mod tests {
     }
 
     fn key(name: &str) -> Key {
-        Key::new(&[name.as_bytes()])
+        Salt::new(&[]).key(&[name.as_bytes()])
     }
 
     #[test]
@@ -489,7 +504,7 @@ mod tests {
         let limits = limits(&[(Period::Day, 1.0)]);
         counters.take(key("used"), &limits, Moment(0));
         for n in 0..2 * SHARDS * GENERATION + 50_000 {
-            counters.take(Key::new(&[&n.to_le_bytes()]), &limits, Moment(0));
+            counters.take(Salt::new(&[]).key(&[&n.to_le_bytes()]), &limits, Moment(0));
             if n % 20_000 == 0 {
                 assert!(!counters.take(key("used"), &limits, Moment(0)).counted);
             }

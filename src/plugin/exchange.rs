@@ -9,7 +9,7 @@ use bytes::Bytes;
 use smallvec::SmallVec;
 use uuid::Uuid;
 
-use crate::http::{Request, Response};
+use crate::http::{Body, Request, Response};
 use crate::model::{Consumer, Route, Service};
 use crate::plugin::{Instance, World};
 
@@ -76,6 +76,13 @@ pub struct Client {
     pub local: IpAddr,
     pub port: u16,
     pub tls: Option<Arc<Tls>>,
+}
+
+impl Default for Client {
+    fn default() -> Self {
+        let ip = IpAddr::V4(std::net::Ipv4Addr::UNSPECIFIED);
+        Self { ip, peer: (ip, 0).into(), trusted: false, scheme: "http", local: ip, port: 0, tls: None }
+    }
 }
 
 /// What is known of a TLS connection.
@@ -184,7 +191,7 @@ pub struct Timing {
 impl Timing {
     fn starting() -> Self {
         Self {
-            started: Instant::now(),
+            started: crate::clock::now(),
             started_at: SystemTime::now(),
             upstream_started: None,
             upstream_headers: None,
@@ -211,9 +218,10 @@ impl Timing {
 pub struct Try {
     pub ip: IpAddr,
     pub port: u16,
-    pub started_at: SystemTime,
-    /// Time the balancer took.
-    pub balancer: std::time::Duration,
+    /// When the balancer was asked for an address.
+    pub asked: Instant,
+    /// When there was one.
+    pub started: Instant,
     /// The status that stands for the failure, when the try failed.
     pub failure: Option<u16>,
     /// Status of the answer, when there was one.
@@ -243,12 +251,20 @@ pub struct Delivery {
 
 impl Exchange {
     pub fn new(request: Request, client: Client, world: Arc<dyn World>, request_id: RequestId) -> Self {
+        let mut x = Self::blank(Arc::clone(&world));
+        x.request = request;
+        x.begin(&client, world, request_id);
+        x
+    }
+
+    /// One whose request is still to be read, with a configuration in which there is nothing.
+    pub fn blank(nothing: Arc<dyn World>) -> Self {
         Self {
-            request,
+            request: Request::default(),
             path: String::new(),
-            request_id,
-            client,
-            world,
+            request_id: RequestId([b'0'; 32]),
+            client: Client::default(),
+            world: nothing,
             route: None,
             service: None,
             captures: Captures::default(),
@@ -267,40 +283,43 @@ impl Exchange {
         }
     }
 
-    /// Begins with another request, in the memory of the last one, which was cleared.
-    pub fn restart(&mut self, request: Request, client: Client, world: Arc<dyn World>, request_id: RequestId) {
-        self.request = request;
+    /// Begins once the head of the request was read.
+    pub fn begin(&mut self, client: &Client, world: Arc<dyn World>, request_id: RequestId) {
         self.request_id = request_id;
-        self.client = client;
+        self.client.clone_from(client);
         self.world = world;
+        self.timing = Timing::starting();
+    }
+
+    /// Lets go of everything, the configuration among it, and keeps memory for another request.
+    pub fn clear(&mut self, nothing: &Arc<dyn World>) {
+        self.request.body = Body::Empty;
         self.path.clear();
+        self.world = Arc::clone(nothing);
+        self.route = None;
+        self.service = None;
         self.captures = Captures::default();
         self.upstream.clear();
+        self.authenticated = Authenticated::default();
         self.response.status = 0;
         self.response.reason = None;
         self.response.headers.clear();
+        self.response.body = Body::Empty;
+        self.response.tunnel = None;
         self.source = Source::Gateway;
-        self.timing = Timing::starting();
         self.tries.clear();
         self.correlation_id = None;
         self.size = Sizes::default();
         self.delivery = None;
-    }
-
-    /// Gives the request back and lets go of everything that the exchange held, the configuration among it.
-    pub fn clear(&mut self, nothing: &Arc<dyn World>) -> Request {
-        self.world = Arc::clone(nothing);
-        self.route = None;
-        self.service = None;
-        self.authenticated = Authenticated::default();
         self.record = None;
         self.chosen.clear();
         self.scratch.clear();
-        self.response.body = crate::http::Body::Empty;
-        self.response.tunnel = None;
-        let mut request = std::mem::take(&mut self.request);
-        request.body = crate::http::Body::Empty;
-        request
+    }
+
+    /// Bytes that [`Exchange::clear`] would keep, about.
+    pub fn memory(&self) -> usize {
+        let texts = [&self.request.target, &self.path, &self.upstream.target];
+        self.request.headers.memory() + self.response.headers.memory() + texts.iter().map(|t| t.capacity()).sum::<usize>()
     }
 
     /// Keeps something of this plugin instance from one phase to a later one.

@@ -9,7 +9,7 @@ use serde_json::{Map, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
-use crate::plugin::counters::{Key, Moment, Period};
+use crate::plugin::counters::{Key, Moment, Period, Salt};
 use crate::plugin::{Env, Exchange};
 
 /// Whose requests are counted together.
@@ -47,19 +47,19 @@ pub struct Scope {
     plugin: &'static str,
     pub route: Uuid,
     pub service: Uuid,
+    /// Stands for plugin, route and service in keys.
+    salt: Salt,
 }
 
 impl Scope {
     pub fn of(plugin: &'static str, env: &Env) -> Self {
-        Self { plugin, route: env.route.unwrap_or_default(), service: env.service.unwrap_or_default() }
+        let (route, service) = (env.route.unwrap_or_default(), env.service.unwrap_or_default());
+        Self { plugin, route, service, salt: Salt::new(&[plugin.as_bytes(), route.as_bytes(), service.as_bytes()]) }
     }
 
     /// The key of this identifier's counters; `name` tells several limits of a plugin apart.
     pub fn key(&self, identifier: &Identifier, name: &str) -> Key {
-        let key = |kind: &[u8], identifier: &[u8]| {
-            let (route, service) = (self.route.as_bytes(), self.service.as_bytes());
-            Key::new(&[self.plugin.as_bytes(), route, service, name.as_bytes(), kind, identifier])
-        };
+        let key = |kind: &[u8], identifier: &[u8]| self.salt.key(&[name.as_bytes(), kind, identifier]);
         match identifier {
             Identifier::Id(id) => key(b"id", id.as_bytes()),
             Identifier::Text(text) => key(b"text", text.as_bytes()),

@@ -14,7 +14,7 @@ use smallvec::SmallVec;
 
 use crate::http::Headers;
 use crate::model::{WORKSPACE, WORKSPACE_ID};
-use crate::plugin::exchange::{Delivery, Source, Try};
+use crate::plugin::exchange::{Delivery, Source, Timing, Try};
 use crate::plugin::{Exchange, query};
 
 /// The record as JSON text without a line end.
@@ -175,7 +175,7 @@ impl<'a> Record<'a> {
                 size: x.size.response,
             },
             latencies: Latencies::of(x),
-            tries: x.route.is_some().then_some(Tries(&x.tries)),
+            tries: x.route.is_some().then_some(Tries(&x.tries, &x.timing)),
             authenticated_entity: credential.map(|c| Credential { id: &c.id }),
             route: logged("routes", x.route.as_ref().map(|route| route.id)),
             service: logged("services", x.service.as_ref().map(|service| service.id)),
@@ -294,20 +294,21 @@ impl Serialize for Text<'_> {
     }
 }
 
-struct Tries<'a>(&'a [Try]);
+struct Tries<'a>(&'a [Try], &'a Timing);
 
 impl Serialize for Tries<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
         for each in self.0 {
-            let started = each.started_at.duration_since(UNIX_EPOCH).unwrap_or_default();
+            let started = self.1.time_of_day(each.started).duration_since(UNIX_EPOCH).unwrap_or_default();
+            let balancer = each.started.saturating_duration_since(each.asked);
             list.serialize_element(&Tried {
                 ip: each.ip,
                 port: each.port,
                 balancer_start: ms(started),
                 balancer_start_ns: nanoseconds(started),
-                balancer_latency: ms(each.balancer),
-                balancer_latency_ns: nanoseconds(each.balancer),
+                balancer_latency: ms(balancer),
+                balancer_latency_ns: nanoseconds(balancer),
                 state: each.failure.map(|_| "failed"),
                 code: each.failure,
             })?;

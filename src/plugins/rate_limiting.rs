@@ -292,8 +292,8 @@ impl Usage {
         let mut whole = itoa::Buffer::new();
         let mut set = |name: &str, value: f64| match value as i64 {
             // nearly all limits are whole numbers, which are written faster
-            integer if integer as f64 == value => headers.set(name, whole.format(integer)),
-            _ => headers.set(name, value.to_string()),
+            integer if integer as f64 == value => headers.set_checked(name.as_bytes(), whole.format(integer).as_bytes()),
+            _ => headers.set_checked(name.as_bytes(), value.to_string().as_bytes()),
         };
         for (n, limit) in limits.iter().enumerate() {
             if let Some(limit) = limit {

@@ -7,6 +7,8 @@ use std::time::Duration;
 
 use tokio::time::{Instant, Sleep};
 
+use crate::clock;
+
 /// A time limit for a connection or a stream. Moving it further away is an assignment: the timer underneath fires at the earlier time,
 /// sees that the limit has moved, and sleeps on.
 #[derive(Debug)]
@@ -23,7 +25,7 @@ impl Deadline {
 
     /// Moves the limit to `limit` from now.
     pub fn set(&mut self, limit: Duration) {
-        self.at = Instant::now() + limit;
+        self.at = Instant::from_std(clock::now()) + limit;
         if self.at < self.sleep.deadline() {
             self.sleep.as_mut().reset(self.at);
         }

@@ -1,6 +1,6 @@
 //! The line between protocol servers (HTTP/1, HTTP/2) and the phase engine.
 //!
-//! A server reads a request, calls [`Handler::begin`] and [`Handler::respond`], then writes `exchange.response`: its head
+//! A server reads a request into a [`Handler::blank`] exchange, calls [`Handler::begin`] and [`Handler::respond`], then writes `exchange.response`: its head
 //! as it is, its body chunk by chunk through [`Handler::filter`], and calls [`Handler::finish`] when the last byte is
 //! written or the client is gone.
 
@@ -15,8 +15,11 @@ use crate::plugin::exchange::Client;
 
 /// What answers requests: the phase engine, or a stand-in in the servers' tests.
 pub trait Handler: 'static {
-    /// Takes a request whose head is well formed. The body may still be arriving.
-    fn begin(&self, request: Request, client: &Rc<Connection>) -> Box<Exchange>;
+    /// An exchange with an empty request, to be filled.
+    fn blank(&self) -> Box<Exchange>;
+
+    /// Takes an exchange whose request has a well-formed head. The body may still be arriving.
+    fn begin(&self, exchange: &mut Exchange, client: &Rc<Connection>);
 
     /// Runs the request to the point where `response` is ready to be written.
     fn respond(&self, exchange: &mut Exchange) -> impl Future<Output = ()>;
@@ -25,8 +28,8 @@ pub trait Handler: 'static {
     /// empty one. What is left in `chunk` is sent.
     fn filter(&self, exchange: &mut Exchange, chunk: &mut Bytes, last: bool);
 
-    /// Runs the log phase and gives back the request for its memory to be used again.
-    fn finish(&self, exchange: Box<Exchange>, end: End) -> Request;
+    /// Runs the log phase. The memory of the exchange may come back as a blank one.
+    fn finish(&self, exchange: Box<Exchange>, end: End);
 
     /// The answer to something that is not a request: too large, malformed, too slow. No plugin sees it.
     ///

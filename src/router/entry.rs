@@ -1,5 +1,7 @@
 //! What a route asks of a request, and its priority.
 
+use std::sync::Arc;
+
 use regex::Regex;
 
 use crate::model::Route;
@@ -25,7 +27,7 @@ pub struct Entry {
 pub enum Paths {
     Any,
     /// Prefixes, all of one length.
-    Plain(Vec<String>),
+    Plain(Vec<Arc<str>>),
     /// Expressions with their literal beginnings, anchored at the start.
     Patterns(Vec<(String, Regex)>),
 }
@@ -68,7 +70,7 @@ pub fn expand(place: usize, route: &Route, flavor: Flavor, entries: &mut Vec<Ent
     }
     plain.sort_by_key(|p| p.len());
     for same in plain.chunk_by(|a, b| a.len() == b.len()) {
-        let prefixes = same.iter().map(|p| (*p).clone()).collect();
+        let prefixes = same.iter().map(|p| p.as_str().into()).collect();
         entries.push(Entry::new(place, route, flavor, Paths::Plain(prefixes), false, 0, same[0].len()));
     }
 }
@@ -100,13 +102,13 @@ impl Entry {
 
     /// The beginnings of the paths that the entry may take.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
-        let (plain, patterns): (&[String], &[(String, Regex)]) = match &self.paths {
+        let (plain, patterns): (&[Arc<str>], &[(String, Regex)]) = match &self.paths {
             Paths::Any => (&[], &[]),
             Paths::Plain(prefixes) => (prefixes, &[]),
             Paths::Patterns(patterns) => (&[], patterns),
         };
         let any = matches!(self.paths, Paths::Any).then_some("");
-        any.into_iter().chain(plain.iter().map(String::as_str)).chain(patterns.iter().map(|(literal, _)| literal.as_str()))
+        any.into_iter().chain(plain.iter().map(|p| &**p)).chain(patterns.iter().map(|(literal, _)| literal.as_str()))
     }
 
     /// Which of two entries goes first: by priority, then the older route.
@@ -140,12 +142,12 @@ impl Entry {
     }
 
     /// The part of the path that matches, and captures.
-    pub fn matched_path(&self, path: &str) -> Option<(Option<String>, Captures)> {
+    pub fn matched_path(&self, path: &str) -> Option<(Option<Arc<str>>, Captures)> {
         match &self.paths {
             Paths::Any => Some((None, Captures::default())),
             Paths::Plain(prefixes) => {
-                let prefix = prefixes.iter().find(|p| path.starts_with(p.as_str()))?;
-                Some((Some(prefix.clone()), Captures::default()))
+                let prefix = prefixes.iter().find(|p| path.starts_with(&***p))?;
+                Some((Some(Arc::clone(prefix)), Captures::default()))
             }
             Paths::Patterns(patterns) => patterns.iter().find_map(|(literal, pattern)| {
                 let found = path.starts_with(literal.as_str()).then(|| pattern.captures(path))??;
@@ -155,7 +157,7 @@ impl Entry {
                     numbered: found.iter().skip(1).map(|m| m.map(text)).collect(),
                     named: pattern.capture_names().flatten().filter_map(|n| Some((n.to_owned(), text(found.name(n)?)))).collect(),
                 };
-                Some((found.get(0).map(text), captures))
+                Some((found.get(0).map(|m| m.as_str().into()), captures))
             }),
         }
     }

@@ -186,7 +186,7 @@ impl Expressions {
             let Some((priority, place)) = bucket.places.get(&found.uuid) else { continue };
             if best.as_ref().is_none_or(|(key, _)| (*priority, found.uuid) > *key) {
                 let prefix = match found.matches.get("http.path") {
-                    Some(Value::String(text)) => Some(text.clone()),
+                    Some(Value::String(text)) => Some(text.as_str().into()),
                     _ => None,
                 };
                 best = Some(((*priority, found.uuid), Match { place: *place, prefix, captures: captures(found.captures.into_iter()) }));

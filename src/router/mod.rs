@@ -91,7 +91,7 @@ pub struct Match {
     /// Place of the route.
     pub place: usize,
     /// What the route's path matched, for `strip_path`.
-    pub prefix: Option<String>,
+    pub prefix: Option<Arc<str>>,
     pub captures: Captures,
 }
 

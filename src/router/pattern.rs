@@ -54,10 +54,9 @@ impl Host {
 
 /// A host without its port, and the port.
 pub fn split_port(host: &str) -> (&str, Option<u16>) {
-    match host.rsplit_once(':') {
-        Some((name, port)) if !name.is_empty() && !port.contains(']') && port.bytes().all(|b| b.is_ascii_digit()) && !port.is_empty() => {
-            (name, port.parse().ok())
-        }
+    let name = host.trim_end_matches(|c: char| c.is_ascii_digit());
+    match name.strip_suffix(':') {
+        Some(bare) if !bare.is_empty() && name.len() < host.len() => (bare, host[name.len()..].parse().ok()),
         _ => (host, None),
     }
 }

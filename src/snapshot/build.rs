@@ -19,7 +19,7 @@ use crate::router::{self, Flavor};
 use crate::snapshot::plan::{ByScope, Scoped};
 use crate::snapshot::target::Destination;
 use crate::snapshot::upstream_tls::InUse;
-use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot, certificates};
+use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot, Speaks, certificates};
 
 /// Builds snapshots, one after the other; each costs what has changed since the last one.
 pub struct Builder {
@@ -227,7 +227,7 @@ impl Builder {
             Some(parent) => Some(self.services.get(&parent.id).filter(|entry| entry.service.enabled).cloned()?),
         };
         let plan = self.plan(Some(route.id), service.as_ref().map(|s| s.service.id));
-        Some(RouteEntry { route, service, plan })
+        Some(RouteEntry { speaks: Speaks::of(&route), route, service, plan })
     }
 
     fn put(&mut self, id: Uuid, entry: RouteEntry) {

@@ -54,6 +54,23 @@ pub struct RouteEntry {
     pub route: Arc<Route>,
     pub service: Option<Arc<ServiceEntry>>,
     pub plan: Arc<Plan>,
+    pub speaks: Speaks,
+}
+
+/// The protocols of a route.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Speaks {
+    pub http: bool,
+    pub https: bool,
+    pub grpc: bool,
+    pub grpcs: bool,
+}
+
+impl Speaks {
+    pub fn of(route: &Route) -> Self {
+        let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
+        Self { http: has("http"), https: has("https"), grpc: has("grpc"), grpcs: has("grpcs") }
+    }
 }
 
 /// A route that was found for a request.
@@ -61,7 +78,7 @@ pub struct Found {
     pub entry: Arc<RouteEntry>,
     pub captures: Captures,
     /// What the route's path matched at the start of the request's.
-    pub prefix: Option<String>,
+    pub prefix: Option<Arc<str>>,
 }
 
 impl Snapshot {

@@ -2,11 +2,12 @@
 
 use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use smallvec::SmallVec;
 
 use crate::balancer::{Balancer, HashInput, NoPeer, Outcome, Peer, PeerId, Resolver};
+use crate::clock;
 use crate::plugin::{Exchange, Reply};
 
 /// Where requests for a host go.
@@ -76,7 +77,7 @@ impl Picking {
         match &self.destination {
             Destination::Address(ip) => Ok(Picked { address: SocketAddr::new(*ip, x.upstream.port), peer: None }),
             Destination::Upstream(balancer) => {
-                let now = Instant::now();
+                let now = clock::now();
                 let picked = match balancer.pick(self.hash, &self.tried, now) {
                     Err(NoPeer::Resolving) => balancer.peer(self.hash, &self.tried, now).await,
                     Ok(peer) if peer.transient => balancer.peer(self.hash, &self.tried, now).await,
@@ -101,12 +102,14 @@ impl Picking {
         }
     }
 
-    /// Tells the balancer how a try ended, for passive health checks and latency.
-    pub fn report(&mut self, picked: &Picked, outcome: Outcome, latency: Option<Duration>) {
+    /// Tells the balancer how a try ended that began at `began`, for passive health checks and latency.
+    pub fn report(&mut self, picked: &Picked, outcome: Outcome, began: Instant) {
         let (Destination::Upstream(balancer), Some(peer)) = (&self.destination, &picked.peer) else { return };
-        if !matches!(outcome, Outcome::Status(_)) {
+        let now = clock::now();
+        let latency = if let Outcome::Status(_) = outcome { Some(now.saturating_duration_since(began)) } else { None };
+        if latency.is_none() {
             self.tried.push(peer.id());
         }
-        balancer.report(peer, outcome, latency, Instant::now());
+        balancer.report(peer, outcome, latency, now);
     }
 }

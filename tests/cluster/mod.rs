@@ -1,6 +1,11 @@
 //! Nodes that share their configuration: processes on this machine, with certificates as `troop cluster` makes them.
 
+mod authority;
+mod chaos;
+mod commands;
+mod history;
 mod limits;
+mod wire;
 
 use std::net::SocketAddr;
 use std::path::Path;
@@ -68,16 +73,23 @@ impl Cloud {
 }
 
 fn node(folder: &Path, listen: SocketAddr, seeds: &str, name: &str) -> Node {
+    node_with(folder, listen, seeds, name, &[])
+}
+
+fn node_with(folder: &Path, listen: SocketAddr, seeds: &str, name: &str, more: &[(&str, &str)]) -> Node {
     let file = |name: &str| text(&folder.join(name)).to_owned();
-    Node::start(&[
+    let listen = listen.to_string();
+    let (certificate, key, ca) = (file("node.crt"), file("node.key"), file("ca.crt"));
+    let own = [
         ("cluster", "on"),
-        ("cluster_listen", &listen.to_string()),
+        ("cluster_listen", &*listen),
         ("cluster_seeds", seeds),
-        ("cluster_cert", &file("node.crt")),
-        ("cluster_cert_key", &file("node.key")),
-        ("cluster_ca_cert", &file("ca.crt")),
+        ("cluster_cert", &*certificate),
+        ("cluster_cert_key", &*key),
+        ("cluster_ca_cert", &*ca),
         ("node_name", name),
-    ])
+    ];
+    Node::start(&[&own[..], more].concat())
 }
 
 fn status(node: &Node) -> Value {
@@ -175,6 +187,29 @@ fn a_killed_node_has_everything_and_a_fresh_one_gets_it() {
     drop(cloud.nodes.pop());
     wait_for("it is missed", || cloud.nodes[0].admin_answer("DELETE", &path, &Value::Null).status == 204);
     cloud.meet();
+}
+
+/// As a pod does that Kubernetes starts anew.
+#[test]
+fn a_node_that_comes_back_at_another_address_is_found() {
+    let mut cloud = Cloud::start(3);
+    for number in [2, 1] {
+        let [listen] = free_ports();
+        let node = cloud.nodes.remove(number).restart_with(&[("cluster_listen", listen.to_string())]);
+        cloud.nodes.insert(number, node);
+        cloud.meet();
+        let name = format!("at-{number}");
+        let body = json!({"username": name}).to_string();
+        let fields = "Content-Type: application/json\r\nX-Cluster-Wait: all\r\n";
+        let written = ask(cloud.nodes[0].admin, "POST", "/consumers", fields, body.as_bytes()).expect("an answer");
+        assert_eq!((written.status, written.header("x-cluster-applied")), (201, Some("3/3")), "{}", written.text());
+        for (_, node) in cloud.nodes.iter().enumerate().filter(|(other, _)| *other != number) {
+            wait_for("its address is known", || {
+                let nodes = status(node)["nodes"].as_array().cloned().unwrap_or_default();
+                nodes.iter().any(|other| other["address"] == listen.to_string())
+            });
+        }
+    }
 }
 
 #[test]

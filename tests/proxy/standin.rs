@@ -80,7 +80,12 @@ pub struct StandIn {
 }
 
 impl Handler for StandIn {
-    fn begin(&self, request: Request, client: &Rc<Connection>) -> Box<Exchange> {
+    fn blank(&self) -> Box<Exchange> {
+        Box::new(Exchange::blank(Arc::new(Nothing)))
+    }
+
+    fn begin(&self, exchange: &mut Exchange, client: &Rc<Connection>) {
+        let request = &exchange.request;
         let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
         self.seen.borrow_mut().push(Seen {
             method: request.method.as_str().to_owned(),
@@ -91,9 +96,8 @@ impl Handler for StandIn {
             trailers: Vec::new(),
             sizes: (0, 0, 0),
         });
-        let mut exchange = Exchange::new(request, client.client.clone(), Arc::new(Nothing), RequestId([b'0'; 32]));
+        exchange.begin(&client.client, Arc::new(Nothing), RequestId([b'0'; 32]));
         exchange.keep(Uuid::nil(), self.seen.borrow().len() - 1);
-        Box::new(exchange)
     }
 
     async fn respond(&self, exchange: &mut Exchange) {
@@ -170,13 +174,12 @@ impl Handler for StandIn {
         }
     }
 
-    fn finish(&self, mut exchange: Box<Exchange>, end: End) -> Request {
+    fn finish(&self, mut exchange: Box<Exchange>, end: End) {
         assert!(end != End::Complete || exchange.take_kept::<bool>(Uuid::nil()).is_some(), "the last chunk comes");
         let at = *exchange.kept::<usize>(Uuid::nil()).unwrap();
         let seen = &mut self.seen.borrow_mut()[at];
         seen.end = Some(end);
         seen.sizes = (exchange.size.request, exchange.size.response, exchange.size.response_body);
-        exchange.request
     }
 
     fn refuse(&self, status: u16, _: Option<&Request>, _: &Rc<Connection>) -> Response {

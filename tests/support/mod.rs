@@ -24,6 +24,8 @@ pub fn program() -> &'static str {
 pub struct Node {
     child: Child,
     settings: Vec<(String, String)>,
+    /// More variables of its environment.
+    environment: Vec<(String, String)>,
     prefix: PathBuf,
     _directory: Option<tempfile::TempDir>,
     pub admin: SocketAddr,
@@ -37,13 +39,24 @@ impl Node {
     pub fn start(settings: &[(&str, &str)]) -> Self {
         let directory = tempfile::tempdir().expect("a directory for the gateway");
         let prefix = directory.path().join("prefix");
-        Self::launch(prefix, Some(directory), settings.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned())).collect())
+        Self::launch(prefix, Some(directory), owned(settings), Vec::new())
     }
 
-    fn launch(prefix: PathBuf, directory: Option<tempfile::TempDir>, settings: Vec<(String, String)>) -> Self {
+    /// The same in a directory of the caller's, with more variables in its environment.
+    pub fn start_in(prefix: PathBuf, settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        Self::launch(prefix, None, owned(settings), owned(environment))
+    }
+
+    fn launch(
+        prefix: PathBuf,
+        directory: Option<tempfile::TempDir>,
+        settings: Vec<(String, String)>,
+        environment: Vec<(String, String)>,
+    ) -> Self {
         let [admin, proxy, tls, status] = free_ports();
-        let child = command(&prefix, &settings, [admin, proxy, tls, status]).spawn().expect("the gateway's process");
-        let mut node = Self { child, settings, prefix, _directory: directory, admin, proxy, tls, status };
+        let mut command = command(&prefix, &settings, [admin, proxy, tls, status]);
+        let child = command.envs(environment.iter().cloned()).spawn().expect("the gateway's process");
+        let mut node = Self { child, settings, environment, prefix, _directory: directory, admin, proxy, tls, status };
         wait_for("the gateway answers", || {
             if let Ok(Some(ended)) = node.child.try_wait() {
                 panic!("the gateway ended with {ended}:\n{}", node.log());
@@ -56,8 +69,8 @@ impl Node {
     /// Starts it again, in the same directory, after it was stopped or killed.
     pub fn restart(mut self) -> Self {
         self.kill();
-        let (prefix, directory, settings) = (self.prefix.clone(), self._directory.take(), std::mem::take(&mut self.settings));
-        Self::launch(prefix, directory, settings)
+        let (prefix, directory) = (self.prefix.clone(), self._directory.take());
+        Self::launch(prefix, directory, std::mem::take(&mut self.settings), std::mem::take(&mut self.environment))
     }
 
     /// The same with these settings too.
@@ -73,6 +86,12 @@ impl Node {
 
     pub fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(i32::try_from(self.child.id()).expect("process ids are small")), signal).expect("the process is there");
+    }
+
+    /// Bytes of memory that the process has, as Linux counts.
+    pub fn resident(&self) -> usize {
+        let text = std::fs::read_to_string(format!("/proc/{}/statm", self.child.id())).expect("Linux");
+        text.split(' ').nth(1).and_then(|pages| pages.parse::<usize>().ok()).expect("a number") * 4_096
     }
 
     /// SIGKILL, and waits for the end.
@@ -112,6 +131,10 @@ impl Node {
     pub fn get(&self, path: &str) -> Answer {
         get(self.proxy, path).expect("the proxy answers")
     }
+}
+
+fn owned(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect()
 }
 
 impl Drop for Node {

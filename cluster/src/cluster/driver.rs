@@ -20,8 +20,14 @@ use crate::wire::Message;
 const TICK: Duration = Duration::from_millis(20);
 /// How often nodes are given up that are neither there nor members.
 const FORGET_EVERY: Duration = Duration::from_secs(10);
+/// How often the log says that changes cannot be stored.
+const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// The most callers that wait for a version.
 const MAX_WAITING: usize = 10_000;
+/// The most records in an answer.
+const MAX_LISTED: usize = 10_000;
+/// How long after a failed start of the gossip the next is tried.
+const GOSSIP_AGAIN: Duration = Duration::from_secs(1);
 
 static TICKETS: AtomicU64 = AtomicU64::new(1);
 
@@ -56,8 +62,12 @@ pub(super) struct Driver {
     done: mpsc::Sender<Event>,
     finished: Option<mpsc::Receiver<Event>>,
     begin: Instant,
+    /// Until then the gossip is not started again.
+    no_gossip_until: Instant,
     stopping: Option<oneshot::Sender<()>>,
     busy: usize,
+    /// When the log last said that changes cannot be stored.
+    complained: Option<Instant>,
 }
 
 impl Driver {
@@ -108,8 +118,10 @@ impl Driver {
             done,
             finished: Some(finished),
             begin: Instant::now(),
+            no_gossip_until: Instant::now(),
             stopping: None,
             busy: 0,
+            complained: None,
         })
     }
 
@@ -144,7 +156,7 @@ impl Driver {
                 }
                 _ = gossip.tick() => self.look_at_members().await,
                 _ = forgetting.tick() => self.forget_strangers(),
-                reason = self.membership.ended() => self.begin_gossip_again(&reason).await,
+                reason = gossip_ended(&self.membership, self.no_gossip_until) => self.begin_gossip_again(&reason).await,
             }
             if self.busy == 0
                 && let Some(stopping) = self.stopping.take()
@@ -182,11 +194,22 @@ impl Driver {
         self.ready.send_if_modified(|ready| std::mem::replace(ready, now) != now);
     }
 
+    /// Peers offer again and again what cannot be stored, and the log may be on the disk that is full.
+    fn storage_failed(&mut self, reason: &str) {
+        if self.complained.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+            self.complained = Some(Instant::now());
+            tracing::error!(reason, "changes of the cluster cannot be stored");
+        }
+    }
+
     fn now(&self) -> Now {
         Now { wall: wall_millis(), mono: self.begin.elapsed().as_millis() as u64 }
     }
 
     async fn give(&mut self, event: Event) {
+        if let Event::CommitFailed { reason, .. } = &event {
+            self.storage_failed(reason);
+        }
         let now = self.now();
         for action in self.engine.handle(event, now) {
             match action {
@@ -197,13 +220,12 @@ impl Driver {
                     }
                     let (storage, done) = (self.storage.clone(), self.done.clone());
                     self.busy += 1;
+                    // In a task of its own, so that a panic is an error too.
+                    let work = tokio::spawn(async move { storage.commit(changes).await });
                     tokio::spawn(async move {
-                        let event = match storage.commit(changes).await {
+                        let event = match work.await.unwrap_or_else(|error| Err(error.to_string())) {
                             Ok(()) => Event::Committed { commit },
-                            Err(reason) => {
-                                tracing::error!(reason, "changes of the cluster cannot be stored");
-                                Event::CommitFailed { commit, reason }
-                            }
+                            Err(reason) => Event::CommitFailed { commit, reason },
                         };
                         let _ = done.send(event).await;
                     });
@@ -211,9 +233,14 @@ impl Driver {
                 Action::Apply { commit, changes } => {
                     let (storage, done, listeners) = (self.storage.clone(), self.done.clone(), self.changes.clone());
                     self.busy += 1;
+                    let told = (listeners.receiver_count() > 0).then(|| Arc::new(changes.clone()));
+                    let all: Vec<Key> = changes.iter().map(|change| change.key.clone()).collect();
+                    let work = tokio::spawn(async move { storage.apply(changes).await });
                     tokio::spawn(async move {
-                        let told = (listeners.receiver_count() > 0).then(|| Arc::new(changes.clone()));
-                        let rejected = storage.apply(changes).await;
+                        let rejected = work.await.unwrap_or_else(|error| {
+                            tracing::error!(%error, "putting changes of the cluster in effect broke off");
+                            all.into_iter().map(|key| (key, "putting it in effect broke off".to_owned())).collect()
+                        });
                         for (key, reason) in &rejected {
                             tracing::warn!(%key, reason, "a record of the cluster cannot be put in effect");
                         }
@@ -268,9 +295,9 @@ impl Driver {
                 let _ = reply.send(overview);
             }
             Call::Record(key, reply) => drop(reply.send(self.engine.replica().get(&key).cloned())),
-            Call::Conflicts(reply) => drop(reply.send(self.engine.replica().conflicts().iter().cloned().collect())),
-            Call::Ineffective(reply) => drop(reply.send(self.engine.replica().ineffective().take(10_000).collect())),
-            Call::Losers(reply) => drop(reply.send(self.engine.replica().losers().take(10_000).collect())),
+            Call::Standing(key, reply) => drop(reply.send(self.engine.standing(&key))),
+            Call::Conflicts(reply) => drop(reply.send(self.engine.in_conflict(MAX_LISTED))),
+            Call::Quarantine(reply) => drop(reply.send(self.engine.in_quarantine(MAX_LISTED))),
             Call::WaitFor { key, version, reply } => {
                 if self.versions.len() < MAX_WAITING {
                     self.versions.push((key, version, reply));
@@ -350,13 +377,14 @@ impl Driver {
         self.mesh.retain(keep);
     }
 
+    /// Nothing else waits for the gossip: what can be tried again is tried later.
     async fn begin_gossip_again(&mut self, reason: &str) {
+        self.no_gossip_until = Instant::now() + GOSSIP_AGAIN;
         tracing::error!(reason, "the gossip has ended and is started again");
         let generation = match self.storage.next_generation().await {
             Ok(generation) => generation,
             Err(error) => {
                 tracing::error!(error, "the number of the gossip's start cannot be kept");
-                tokio::time::sleep(Duration::from_secs(1)).await;
                 return;
             }
         };
@@ -368,12 +396,15 @@ impl Driver {
                 }
                 self.reached.iter().for_each(|node| self.membership.greet(*node));
             }
-            Err(error) => {
-                tracing::error!(%error, "the gossip cannot be started again");
-                tokio::time::sleep(Duration::from_secs(1)).await;
-            }
+            Err(error) => tracing::error!(%error, "the gossip cannot be started again"),
         }
     }
+}
+
+/// Returns the reason when the gossip has ended, and not before that moment.
+async fn gossip_ended(membership: &Membership, not_before: Instant) -> String {
+    tokio::time::sleep_until(not_before).await;
+    membership.ended().await
 }
 
 async fn begin(

@@ -12,8 +12,6 @@ use crate::wire::Blob;
 const MAX_BATCH: usize = 4 * 1024 * 1024;
 /// The most bytes that wait.
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
-/// The most records that are remembered as impossible to use.
-const MAX_BAD: usize = 10_000;
 
 /// What waits to be made durable.
 #[derive(Debug)]
@@ -24,7 +22,7 @@ pub(super) enum Job {
         from: NodeId,
         seq: u64,
         records: Vec<Record>,
-        refused: u32,
+        unreadable: u32,
     },
     /// What a session of repair has fetched.
     Fetched(Vec<Record>),
@@ -93,11 +91,30 @@ impl Queue {
 /// What is to happen when the batch is in effect.
 #[derive(Debug)]
 enum Done {
-    Write { ticket: u64, records: Vec<Record>, prepared: Prepared },
-    Push { from: NodeId, seq: u64, refused: u32 },
-    Fetched { refused: u32 },
-    Horizon { millis: u64, session: bool },
-    Drop { seen: BTreeSet<Key>, horizon: u64 },
+    Write {
+        ticket: u64,
+        records: Vec<Record>,
+        prepared: Prepared,
+    },
+    /// `too_old` of the records are not taken, `unreadable` ones are not even known.
+    Push {
+        from: NodeId,
+        seq: u64,
+        keys: Vec<Key>,
+        too_old: u32,
+        unreadable: u32,
+    },
+    Fetched {
+        too_old: u32,
+    },
+    Horizon {
+        millis: u64,
+        session: bool,
+    },
+    Drop {
+        seen: BTreeSet<Key>,
+        horizon: u64,
+    },
     Meta,
 }
 
@@ -132,13 +149,14 @@ impl Engine {
                 bytes += job.size();
                 match job {
                     Job::Write(prepared) => self.join_write(prepared, &mut batch, &mut overlay, now),
-                    Job::Push { from, seq, records, refused } => {
-                        let refused = refused + self.join_all(records, &mut batch, &mut overlay);
-                        batch.done.push(Done::Push { from, seq, refused });
+                    Job::Push { from, seq, records, unreadable } => {
+                        let keys = records.iter().map(|record| record.key.clone()).collect();
+                        let too_old = self.join_all(records, &mut batch, &mut overlay);
+                        batch.done.push(Done::Push { from, seq, keys, too_old, unreadable });
                     }
                     Job::Fetched(records) => {
-                        let refused = self.join_all(records, &mut batch, &mut overlay);
-                        batch.done.push(Done::Fetched { refused });
+                        let too_old = self.join_all(records, &mut batch, &mut overlay);
+                        batch.done.push(Done::Fetched { too_old });
                     }
                     Job::Horizon { millis, session } => {
                         horizon = horizon.max(millis);
@@ -162,7 +180,7 @@ impl Engine {
                 }
             }
             if batch.records.is_empty() && !must {
-                self.finish(batch, now);
+                self.finish(batch, &BTreeSet::new(), now);
                 continue;
             }
             let mut put: Vec<Record> = overlay.into_values().collect();
@@ -227,7 +245,7 @@ impl Engine {
         let records: Vec<Record> = records.iter().filter_map(|blob| blob.open().ok()).collect();
         let unreadable = (all - records.len()) as u32;
         self.counters.unreadable += u64::from(unreadable);
-        self.queue.push(Job::Push { from, seq, records, refused: unreadable });
+        self.queue.push(Job::Push { from, seq, records, unreadable });
     }
 
     pub(super) fn committed(&mut self, commit: u64, now: Now) {
@@ -237,7 +255,7 @@ impl Engine {
         for record in std::mem::take(&mut batch.records) {
             self.note_arrival(&record, now);
             self.quarantined.remove(&record.key);
-            self.bad.remove(&record.key);
+            self.has_come(&record);
             self.replica.apply(record);
         }
         for done in &batch.done {
@@ -252,22 +270,43 @@ impl Engine {
             };
             self.counters.purged += purged.len() as u64;
         }
+        self.pass_horizon();
         self.inflight = Some(batch);
         self.recent.push_back((now.mono, self.replica.digest()));
         if self.recent.len() > 256 {
             self.recent.pop_front();
         }
-        let changes = self.replica.take_changes().into_iter().filter(|change| !change.key.is_internal());
-        let mut changes: Vec<Change> = changes.collect();
-        for change in &mut changes {
-            if self.is_quarantined(change) {
-                change.effective = None;
-            }
-        }
+        let changes = self.changes();
         if changes.is_empty() {
             self.applied(commit, Vec::new(), now);
         } else {
             self.out.push(Action::Apply { commit, changes });
+        }
+    }
+
+    /// What is to be looked at again: what has changed, and below it what could not be used before.
+    fn changes(&mut self) -> Vec<Change> {
+        let mut changes = Vec::new();
+        loop {
+            let mut more: Vec<Change> = self.replica.take_changes();
+            if more.is_empty() {
+                return changes;
+            }
+            more.retain(|change| !change.key.is_internal());
+            for change in &mut more {
+                self.bad.remove(&change.key);
+                if self.is_quarantined(change) {
+                    change.effective = None;
+                }
+            }
+            for parent in more.iter().filter(|change| change.effective.is_some()) {
+                for child in self.replica.children(&parent.key) {
+                    if self.bad.contains_key(&child) {
+                        self.replica.look_again(child);
+                    }
+                }
+            }
+            changes.append(&mut more);
         }
     }
 
@@ -289,21 +328,18 @@ impl Engine {
 
     pub(super) fn applied(&mut self, commit: u64, rejected: Vec<(Key, String)>, now: Now) {
         let Some(batch) = self.inflight.take_if(|batch| batch.number == commit && batch.committed) else { return };
+        let unusable = rejected.iter().map(|(key, _)| key.clone()).collect();
         self.note_bad(rejected);
-        self.finish(batch, now);
+        self.finish(batch, &unusable, now);
     }
 
-    /// Records that the node could not put in effect.
+    /// Records that the node could not put in effect: fewer than there are records.
     pub fn note_bad(&mut self, rejected: Vec<(Key, String)>) {
-        for (key, reason) in rejected {
-            if self.bad.len() < MAX_BAD {
-                let version = self.replica.version(&key);
-                self.bad.insert(key, (version, reason));
-            }
-        }
+        self.bad.extend(rejected);
     }
 
-    fn finish(&mut self, batch: Batch, now: Now) {
+    /// `unusable`: those of the batch that the node could not put in effect.
+    fn finish(&mut self, batch: Batch, unusable: &BTreeSet<Key>, now: Now) {
         let mut written = Vec::new();
         for done in batch.done {
             match done {
@@ -311,14 +347,15 @@ impl Engine {
                     self.release(&prepared);
                     written.push((ticket, records, prepared));
                 }
-                Done::Push { from, seq, refused } => {
-                    self.send(from, Message::Ack { seq, refused });
-                    if refused > 0 {
+                Done::Push { from, seq, keys, too_old, unreadable } => {
+                    let unusable = keys.iter().filter(|key| unusable.contains(key)).count() as u32;
+                    self.send(from, Message::Ack { seq, refused: too_old + unreadable + unusable });
+                    if too_old > 0 {
                         self.send(from, Message::Stale { horizon: self.replica.digest().horizon });
                     }
                 }
-                Done::Fetched { refused } => {
-                    if refused > 0
+                Done::Fetched { too_old } => {
+                    if too_old > 0
                         && let Some(peer) = self.session.as_ref().map(|session| session.peer)
                     {
                         self.send(peer, Message::Stale { horizon: self.replica.digest().horizon });
@@ -334,6 +371,6 @@ impl Engine {
                 Done::Meta => (),
             }
         }
-        self.push_out(written, now);
+        self.push_out(written, unusable, now);
     }
 }

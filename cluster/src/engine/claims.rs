@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use super::writes::Prepared;
 use super::*;
 use crate::clock::Stamp;
+use crate::record::Record;
 use crate::wire::Wanted;
 
 /// How long a peer's interest in a value is remembered, in milliseconds: until its record has come or will not.
@@ -40,11 +41,11 @@ fn value(wanted: &Wanted) -> Value {
 impl Engine {
     /// Reserves the new values of a write and asks the peers about them. The first value that is known to be taken ends it.
     pub(super) fn begin_round(&mut self, mut write: Prepared, wanted: Vec<Wanted>, now: Now) {
-        let freed = |key: &Key| write.drafts.iter().any(|draft| draft.key == *key);
+        let owner = |value: &Value, key: &Key| self.replica.owner(value).filter(|owner| *owner != key);
         let mut seen = BTreeSet::new();
         for wanted in &wanted {
             let value = value(wanted);
-            let owned = self.replica.owner(&value).is_some_and(|owner| *owner != wanted.key && !freed(owner));
+            let owned = owner(&value, &wanted.key).is_some_and(|owner| !write.gives_up(owner, &value));
             let reserved = self.reservations.get(&value).is_some_and(|r| r.key != wanted.key && (r.ours || r.until > now.mono));
             if owned || reserved || !seen.insert(value) {
                 let (key, field, value) = (wanted.key.clone(), wanted.field.clone(), wanted.value.clone());
@@ -54,8 +55,10 @@ impl Engine {
         if self.reservations.len() + wanted.len() > MAX_RESERVED {
             return self.answer(write.ticket, Answer::Refused(Refusal::Busy));
         }
+        // Of a value that the same write takes from another record the peers know that it is taken.
+        let asked: Vec<Wanted> = wanted.iter().filter(|wanted| owner(&value(wanted), &wanted.key).is_none()).cloned().collect();
         let stamp = self.clock.tick(now.wall);
-        let missing: BTreeSet<NodeId> = self.live().collect();
+        let missing: BTreeSet<NodeId> = self.live().filter(|_| !asked.is_empty()).collect();
         let number = self.number();
         let round = (!missing.is_empty()).then_some(number);
         for wanted in &wanted {
@@ -68,10 +71,10 @@ impl Engine {
             return self.queue.push(Job::Write(write));
         }
         for peer in &missing {
-            self.send(*peer, Message::Claim { round: number, stamp, wanted: wanted.clone() });
+            self.send(*peer, Message::Claim { round: number, stamp, wanted: asked.clone() });
         }
         let deadline = now.mono + self.config.claim_timeout;
-        self.rounds.insert(number, Round { wanted, missing, taken: None, deadline, write });
+        self.rounds.insert(number, Round { wanted: asked, missing, taken: None, deadline, write });
     }
 
     /// A peer asks whether values are free.
@@ -150,6 +153,16 @@ impl Engine {
         for value in &write.reserved {
             if self.reservations.get(value).is_some_and(|r| r.ours && Some(r.stamp) == write.claimed_at) {
                 self.reservations.remove(value);
+            }
+        }
+    }
+
+    /// The record has come for which a peer had reserved its values: from now on they are taken for as long as it has them.
+    pub(super) fn has_come(&mut self, record: &Record) {
+        for claim in &record.claims {
+            let value = (claim.field.clone(), claim.value.clone());
+            if self.reservations.get(&value).is_some_and(|r| !r.ours && r.key == record.key) {
+                self.reservations.remove(&value);
             }
         }
     }

@@ -3,6 +3,7 @@
 use std::collections::HashSet;
 
 use super::*;
+use crate::clock::Stamp;
 use crate::record::Record;
 
 /// How long a record has to be in effect without the node ending, in milliseconds, to be no suspect.
@@ -60,6 +61,14 @@ impl Suspects {
         let proven = |at: u64, key: &Key| at + PROVEN_AFTER <= mono && !quarantined.contains_key(key);
         self.0.retain(|(at, suspect)| !proven(*at, &suspect.key));
         self.0.len() < before
+    }
+
+    /// It is put in effect once more: it may end the node as often as a new one before it is left out again.
+    fn suspect_again(&mut self, key: &Key, mono: u64) {
+        for (at, suspect) in self.0.iter_mut().filter(|(_, suspect)| suspect.key == *key) {
+            *at = mono;
+            suspect.crashes = 0;
+        }
     }
 
     fn after_a_good_end(&mut self, quarantined: &BTreeMap<Key, Version>) {
@@ -134,6 +143,12 @@ impl Engine {
         }
     }
 
+    /// The caller says that these may stand otherwise in the node than they do here: they are put in effect anew.
+    pub(super) fn look_again(&mut self, keys: Vec<Key>) {
+        keys.into_iter().for_each(|key| self.replica.look_again(key));
+        self.queue.push(Job::Meta);
+    }
+
     /// Each node writes that it belongs to the cluster; forgetting it deletes the record.
     fn join_members(&mut self, now: Now) {
         let key = Key::new(MEMBER, self.config.node.to_string());
@@ -156,8 +171,7 @@ impl Engine {
         }
         self.peers.remove(&node);
         let draft = Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: None };
-        self.prepare(0, vec![draft], Concern::None, now.mono, now);
-        self.answer(ticket, Answer::Forgotten);
+        self.prepare(ticket, vec![draft], Concern::None, now.mono, now);
     }
 
     /// Takes note of a record that is about to be applied, if it is one that the horizon has to wait for.
@@ -168,6 +182,11 @@ impl Engine {
         if news && made.millis() + self.horizon_margin() < now.wall {
             self.late_at = now.wall;
         }
+    }
+
+    /// What is made here from now on is later than the horizon, whatever the wall clock shows: it would be taken for old.
+    pub(super) fn pass_horizon(&mut self) {
+        self.clock.observe(Stamp::new(self.replica.digest().horizon, u16::MAX, self.config.node));
     }
 
     /// How far the horizon stays behind the time at which all members had the same. Their word was on its way for a while,
@@ -184,7 +203,8 @@ impl Engine {
     /// and to what is too old in any case.
     fn purge(&mut self, now: Now) {
         let step = self.horizon_step();
-        if self.horizon_checked_at + step.min(HORIZON_EVERY) > now.mono || !self.ready {
+        // A node whose clock is wrong would purge what is new, and have the others refuse it.
+        if self.horizon_checked_at + step.min(HORIZON_EVERY) > now.mono || self.refusal().is_some() {
             return;
         }
         self.horizon_checked_at = now.mono;
@@ -216,11 +236,11 @@ impl Engine {
     }
 
     /// An operator says that a record in quarantine is to be put in effect.
-    pub(super) fn release_from_quarantine(&mut self, ticket: u64, key: Key) {
+    pub(super) fn release_from_quarantine(&mut self, ticket: u64, key: Key, now: Now) {
         if self.quarantined.remove(&key).is_none() {
             return self.answer(ticket, Answer::Refused(Refusal::Unknown));
         }
-        self.suspects.0.retain(|(_, suspect)| suspect.key != key);
+        self.suspects.suspect_again(&key, now.mono);
         self.replica.look_again(key);
         self.queue.push(Job::Meta);
         self.answer(ticket, Answer::Released);

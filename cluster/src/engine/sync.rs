@@ -13,6 +13,8 @@ use crate::wire::Blob;
 const SESSION_PATIENCE: u64 = 5_000;
 /// How often a barrier asks, in milliseconds.
 const BARRIER_ASKS: u64 = 50;
+/// The most barriers that are waited for at a time.
+const MAX_BARRIERS: usize = 256;
 
 /// A caller that waits until all live nodes have what this node has.
 #[derive(Debug)]
@@ -159,6 +161,9 @@ impl Engine {
     }
 
     pub(super) fn barrier(&mut self, ticket: u64, timeout: u64, now: Now) {
+        if self.barriers.len() >= MAX_BARRIERS {
+            return self.answer(ticket, Answer::Refused(Refusal::Busy));
+        }
         let missing: BTreeSet<NodeId> = self.live().collect();
         let barrier = BarrierWait { missing, began: BTreeSet::new(), deadline: now.mono + timeout, ask_at: now.mono };
         self.barriers.insert(ticket, barrier);

@@ -1,6 +1,6 @@
 use super::*;
-use crate::record::Record;
-use crate::wire::Blob;
+use crate::record::{Claim, Record};
+use crate::wire::{Blob, Wanted};
 
 const PEER: NodeId = NodeId(2);
 
@@ -196,4 +196,160 @@ fn a_peer_is_told_when_what_it_brings_is_too_old() {
     let actions = settle(&mut engine, actions, now(10));
     assert!(actions.contains(&Action::Send { to: PEER, message: Message::Ack { seq: 5, refused: 1 } }), "{actions:?}");
     assert!(actions.contains(&Action::Send { to: PEER, message: Message::Stale { horizon: 1_790_000_000_001 } }));
+}
+
+/// Gives changes to the router and lets it refuse what the test says; answers what was put in effect and what was taken out.
+fn apply(engine: &mut Engine, actions: Vec<Action>, refuse: &[&str], at: Now) -> (Vec<String>, Vec<Action>) {
+    let mut open: VecDeque<Action> = actions.into();
+    let (mut seen, mut rest) = (Vec::new(), Vec::new());
+    while let Some(action) = open.pop_front() {
+        match action {
+            Action::Commit { commit, .. } => open.extend(engine.handle(Event::Committed { commit }, at)),
+            Action::Apply { commit, changes } => {
+                let name = |change: &Change| format!("{}{}", if change.effective.is_some() { "" } else { "-" }, change.key.id);
+                seen.extend(changes.iter().map(name));
+                let refused = changes.iter().filter(|change| change.effective.is_some() && refuse.contains(&&*change.key.id));
+                let rejected = refused.map(|change| (change.key.clone(), "no".to_owned())).collect();
+                open.extend(engine.handle(Event::Applied { commit, rejected }, at));
+            }
+            other => rest.push(other),
+        }
+    }
+    (seen, rest)
+}
+
+#[test]
+fn what_could_not_be_used_for_want_of_its_parent_comes_when_the_parent_can_be_used() {
+    let mut engine = engine(|_| ());
+    let child = |id: &str, parent: &str| Draft { parents: vec![Key::new("t", parent)], ..draft(id) };
+    let first = engine.handle(write(1, vec![draft("a"), child("b", "a"), child("c", "b")]), now(0));
+    let (_, rest) = apply(&mut engine, first, &["a", "b", "c"], now(1));
+    assert!(matches!(answers(&rest).as_slice(), [(1, Answer::Written { applied: 0, of: 1, .. })]), "{rest:?}");
+    assert_eq!(engine.status(now(2)).bad.len(), 3);
+    assert_eq!(engine.standing(&Key::new("t", "b")).unusable.as_deref(), Some("no"));
+    let corrected = engine.handle(write(2, vec![Draft { body: Some(b"{ }".as_slice().into()), ..draft("a") }]), now(3));
+    let (seen, _) = apply(&mut engine, corrected, &[], now(4));
+    assert_eq!(seen, ["a", "b", "c"]);
+    assert!(engine.status(now(5)).bad.is_empty());
+    // What goes is no longer among the bad.
+    let broken = engine.handle(write(3, vec![child("b", "a")]), now(6));
+    apply(&mut engine, broken, &["b"], now(7));
+    let gone = engine.handle(write(4, vec![Draft { body: None, ..draft("a") }]), now(8));
+    let (seen, _) = apply(&mut engine, gone, &[], now(9));
+    assert_eq!(seen, ["-a", "-b", "-c"]);
+    assert!(engine.status(now(10)).bad.is_empty());
+}
+
+#[test]
+fn a_push_that_the_node_cannot_use_is_not_acknowledged_as_in_effect() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let actions = engine.handle(push(5, "x"), now(1));
+    let (_, rest) = apply(&mut engine, actions, &["x"], now(2));
+    assert!(rest.contains(&Action::Send { to: PEER, message: Message::Ack { seq: 5, refused: 1 } }), "{rest:?}");
+    assert!(!rest.iter().any(|action| matches!(action, Action::Send { message: Message::Stale { .. }, .. })));
+}
+
+#[test]
+fn a_value_that_a_write_takes_from_another_record_is_not_asked_for() {
+    let mut engine = engine(|_| ());
+    let named =
+        |id: &str, name: &str| Draft { unique: vec![Unique { field: "name".into(), value: name.into(), exclusive: true }], ..draft(id) };
+    let first = engine.handle(write(1, vec![named("1", "a"), named("2", "b")]), now(0));
+    settle(&mut engine, first, now(0));
+    engine.handle(Event::PeerUp(PEER), now(1));
+    let gone = Draft { body: None, ..draft("1") };
+    let actions = engine.handle(write(2, vec![gone, named("3", "a")]), now(2));
+    assert!(matches!(actions.as_slice(), [Action::Commit { .. }]), "{actions:?}");
+    settle(&mut engine, actions, now(2));
+    // One that keeps its value does not give it.
+    let actions = engine.handle(write(3, vec![named("2", "b"), named("4", "b")]), now(3));
+    assert!(matches!(answers(&actions).as_slice(), [(3, Answer::Taken { .. })]), "{actions:?}");
+    let actions = engine.handle(write(4, vec![named("2", "c"), named("4", "b")]), now(4));
+    let asked = actions.iter().filter_map(|action| match action {
+        Action::Send { message: Message::Claim { wanted, .. }, .. } => Some(wanted.iter().map(|wanted| &*wanted.value).collect::<Vec<_>>()),
+        _ => None,
+    });
+    assert_eq!(asked.collect::<Vec<_>>(), [["c"]]);
+}
+
+#[test]
+fn a_value_that_a_peer_gave_and_took_back_is_free_at_once() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let (field, value): (std::sync::Arc<str>, std::sync::Arc<str>) = ("name".into(), "a".into());
+    let wanted = Wanted { key: Key::new("t", "theirs"), field: field.clone(), value: value.clone() };
+    let stamp = crate::clock::Stamp::new(1_790_000_000_000, 0, PEER);
+    engine.handle(Event::Message { from: PEER, message: Message::Claim { round: 1, stamp, wanted: vec![wanted] } }, now(1));
+    let own = || Draft { unique: vec![Unique { field: field.clone(), value: value.clone(), exclusive: true }], ..draft("ours") };
+    assert!(matches!(answers(&engine.handle(write(1, vec![own()]), now(2))).as_slice(), [(1, Answer::Taken { .. })]));
+    let versions = [(1, true), (2, false)].map(|(life, alive)| {
+        let claim = Claim { field: field.clone(), value: value.clone(), since: stamp, exclusive: true };
+        let (claims, body) = if alive { (vec![claim], Some(b"{}".as_slice().into())) } else { (vec![], None) };
+        let record = Record::new(Key::new("t", "theirs"), Version { life, stamp }, Version::NONE, stamp, vec![], claims, body);
+        Blob::of(&record.expect("a record"))
+    });
+    let records = versions.into();
+    let actions = engine.handle(Event::Message { from: PEER, message: Message::Push { seq: 1, records } }, now(3));
+    settle(&mut engine, actions, now(3));
+    assert!(matches!(engine.handle(write(2, vec![own()]), now(4)).as_slice(), [Action::Commit { .. }]));
+}
+
+#[test]
+fn a_lost_edit_is_settled_by_an_edit_that_knows_of_the_winner() {
+    let mut engine = engine(|_| ());
+    let first = engine.handle(write(1, vec![draft("x")]), now(0));
+    settle(&mut engine, first, now(0));
+    let here = engine.replica().version(&Key::new("t", "x"));
+    let version = Version { stamp: crate::clock::Stamp::new(here.stamp.millis() + 5, 0, PEER), ..here };
+    // Made without knowledge of ours.
+    let record = Record::new(Key::new("t", "x"), version, Version::NONE, here.stamp, vec![], vec![], Some(b"{}".as_slice().into()));
+    let push = Message::Push { seq: 1, records: vec![Blob::of(&record.expect("a record"))] };
+    let actions = engine.handle(Event::Message { from: PEER, message: push }, now(6));
+    settle(&mut engine, actions, now(6));
+    let standing = engine.standing(&Key::new("t", "x"));
+    assert_eq!(standing.losers.iter().map(|(_, settled)| *settled).collect::<Vec<_>>(), [false]);
+    assert_eq!(engine.in_conflict(10).len(), 1);
+    let actions = engine.handle(write(2, vec![draft("x")]), now(7));
+    settle(&mut engine, actions, now(7));
+    assert!(engine.in_conflict(10).is_empty());
+    assert_eq!(engine.standing(&Key::new("t", "x")).losers.len(), 1, "it is remembered");
+}
+
+#[test]
+fn what_is_made_is_later_than_the_horizon_whatever_the_clock_shows() {
+    let mut config = Config::new(NodeId(1), "one");
+    config.has_seeds = false;
+    // The clock was a day ahead when the horizon was raised.
+    let horizon = now(86_400_000).wall;
+    let mut engine = Engine::new(config, Kept { meta: Meta { horizon, ..Meta::default() }, ..Kept::default() });
+    let first = engine.handle(write(1, vec![draft("1")]), now(0));
+    settle(&mut engine, first, now(1));
+    assert!(engine.replica().is_effective(&Key::new("t", "1")));
+    assert!(engine.replica().version(&Key::new("t", "1")).stamp.millis() > horizon);
+}
+
+#[test]
+fn a_node_whose_clock_is_off_purges_nothing() {
+    let mut engine = engine(|config| config.tombstone_life = 24_000);
+    let first = engine.handle(Event::Tick, now(0));
+    settle(&mut engine, first, now(0));
+    let first = engine.handle(write(1, vec![draft("1")]), now(1));
+    settle(&mut engine, first, now(1));
+    let gone = engine.handle(write(2, vec![Draft { body: None, ..draft("1") }]), now(2));
+    settle(&mut engine, gone, now(2));
+    let mut purged = |millis: i64, at: u64| {
+        engine.handle(Event::PeerUp(PEER), now(at));
+        engine.handle(Event::ClockOffset { node: PEER, millis }, now(at));
+        let state = State { ready: true, digest: engine.replica().digest() };
+        for event in [Event::PeerState { node: PEER, state }, Event::Tick] {
+            let actions = engine.handle(event, now(at));
+            settle(&mut engine, actions, now(at));
+        }
+        engine.replica().version(&Key::new("t", "1")) == Version::NONE
+    };
+    assert!(!purged(-100_000, 100_000));
+    assert!(purged(0, 200_000));
 }

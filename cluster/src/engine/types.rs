@@ -197,6 +197,8 @@ pub enum Event {
         ticket: u64,
         key: Key,
     },
+    /// How these stand is to be put in effect anew, whatever was put in effect before.
+    LookAgain(Vec<Key>),
     /// The node is about to end in good order.
     Stop,
 }
@@ -258,7 +260,6 @@ pub enum Answer {
     Barrier {
         missing: Vec<NodeId>,
     },
-    Forgotten,
     Released,
 }
 

@@ -1,5 +1,7 @@
 //! Writes of this node: drawn up from drafts, pushed to the peers, answered when enough of them have it in effect.
 
+use std::collections::BTreeSet;
+
 use super::*;
 use crate::clock::Stamp;
 use crate::record::{Claim, Record};
@@ -31,6 +33,13 @@ pub(super) struct Prepared {
 impl Prepared {
     pub fn size(&self) -> usize {
         self.drafts.iter().map(|draft| 200 + draft.body.as_ref().map_or(0, |body| body.len())).sum()
+    }
+
+    /// Whether the write leaves a record without a value.
+    pub fn gives_up(&self, key: &Key, (field, value): &Value) -> bool {
+        let draft = self.drafts.iter().rev().find(|draft| draft.key == *key);
+        let has = |draft: &Draft| draft.unique.iter().any(|unique| unique.field == *field && unique.value == *value);
+        draft.is_some_and(|draft| draft.body.is_none() || !has(draft))
     }
 }
 
@@ -163,8 +172,9 @@ impl Engine {
         Ok(records)
     }
 
-    /// Brings what this node has written to its live peers, and makes the writers wait for as many as they want.
-    pub(super) fn push_out(&mut self, written: Vec<(u64, Vec<Record>, Prepared)>, now: Now) {
+    /// Brings what this node has written to its live peers, and makes the writers wait for as many as they want. What is
+    /// `unusable` here may be in effect elsewhere.
+    pub(super) fn push_out(&mut self, written: Vec<(u64, Vec<Record>, Prepared)>, unusable: &BTreeSet<Key>, now: Now) {
         if written.is_empty() {
             return;
         }
@@ -180,9 +190,10 @@ impl Engine {
                 Concern::All => of,
             };
             let versions = own.iter().map(|record| (record.key.clone(), record.version)).collect();
+            let here = !own.iter().any(|record| unusable.contains(&record.key));
             records.extend(own);
             let (unasked, deadline) = (prepared.unasked, prepared.deadline);
-            let wait = Wait { versions, applied: 1, of, needed: wanted.min(of), deadline, unasked, open: peers.len() };
+            let wait = Wait { versions, applied: usize::from(here), of, needed: wanted.min(of), deadline, unasked, open: peers.len() };
             self.waits.insert(ticket, wait);
         }
         let chunks = chunks(records);

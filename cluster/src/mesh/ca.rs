@@ -79,9 +79,8 @@ pub struct JoinToken {
 }
 
 impl JoinToken {
-    /// A token for a new node.
-    pub fn issue(ca: &Pair, seeds: Vec<String>, life: Duration) -> Result<Self, CaError> {
-        let node = NodeId::random();
+    /// A token for a node.
+    pub fn issue(ca: &Pair, node: NodeId, seeds: Vec<String>, life: Duration) -> Result<Self, CaError> {
         Ok(Self { node, pair: issue(ca, node, life)?, ca: ca.certificate.clone(), seeds })
     }
 
@@ -111,7 +110,7 @@ mod tests {
     #[test]
     fn a_token_is_read_as_it_was_written_and_shows_no_key() {
         let ca = create("test").expect("an authority");
-        let token = JoinToken::issue(&ca, vec!["10.0.0.1:8005".into()], Duration::from_secs(60)).expect("a token");
+        let token = JoinToken::issue(&ca, NodeId::random(), vec!["10.0.0.1:8005".into()], Duration::from_secs(60)).expect("a token");
         assert_eq!(JoinToken::from_text(&format!(" {}\n", token.to_text())).expect("a token"), token);
         assert!(!format!("{token:?}").contains("PRIVATE"));
         for text in ["", "troop-join-1:", "troop-join-1:0", "troop-join-1:zz", "troop-join-2:00", "troop-join-1:ffffffffffffffffffff"] {

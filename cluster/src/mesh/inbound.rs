@@ -15,7 +15,7 @@ use tokio::time::timeout;
 use super::frame::{self, Frame, FrameError};
 use super::limit::Limit;
 use super::tls::Stream;
-use super::{Event, HANDSHAKE, Room, Security, Shared, learn, lock, wall_millis};
+use super::{Event, HANDSHAKE, Room, Security, Shared, lock, meet, wall_millis};
 use crate::MAX_MEMBERS;
 use crate::id::NodeId;
 use crate::wire::Message;
@@ -110,7 +110,7 @@ async fn welcome(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> R
     if let Some(objection) = shared.objection(&hello, certified) {
         return Err(objection.to_owned());
     }
-    learn(shared, hello.node, &hello.advertise);
+    meet(shared, hello.node, &hello.advertise);
     if hello.probe {
         let _ = stream.shutdown().await;
         return Ok(None);

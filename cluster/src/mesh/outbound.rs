@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, MissedTickBehavior, interval, timeout};
 
 use super::frame::{self, Frame, FrameError};
@@ -20,9 +20,16 @@ const PING_EVERY: Duration = Duration::from_secs(1);
 /// After how long without an answer the peer is not there.
 const SILENCE: Duration = Duration::from_secs(4);
 const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// A partition is to be over soon after the network is whole, and a connection that is asked for costs next to nothing.
+const LONGEST_WAIT: Duration = Duration::from_secs(1);
 
-pub(super) async fn link(shared: Arc<Shared>, node: NodeId, mut queue: mpsc::Receiver<Vec<u8>>, waiting: Arc<AtomicUsize>) {
+pub(super) async fn link(
+    shared: Arc<Shared>,
+    node: NodeId,
+    mut queue: mpsc::Receiver<Vec<u8>>,
+    waiting: Arc<AtomicUsize>,
+    wake: Arc<Notify>,
+) {
     let mut wait = FIRST_WAIT;
     loop {
         // The peer may have been forgotten, and learned of again: then another task has its new queue.
@@ -51,8 +58,10 @@ pub(super) async fn link(shared: Arc<Shared>, node: NodeId, mut queue: mpsc::Rec
         }
         // Nodes that lost one another at the same moment do not come back at the same moment.
         let jitter = rand::rng().random_range(0.5..1.5);
-        tokio::time::sleep(wait.mul_f64(jitter)).await;
-        wait = (wait * 2).min(LONGEST_WAIT);
+        tokio::select! {
+            () = tokio::time::sleep(wait.mul_f64(jitter)) => wait = (wait * 2).min(LONGEST_WAIT),
+            () = wake.notified() => wait = FIRST_WAIT,
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::timeout;
 
-use super::{HANDSHAKE, Shared, learn, lock};
+use super::{HANDSHAKE, Shared, lock, meet};
 use crate::id::NodeId;
 
 /// How often seeds are looked at while the node has found nobody, and when it has.
@@ -38,7 +38,7 @@ pub(super) async fn look(shared: Arc<Shared>) {
                 match timeout(HANDSHAKE, shared.dial(address, true)).await {
                     Ok(Ok((_, hello))) => {
                         known.insert(address, hello.node);
-                        learn(&shared, hello.node, &hello.advertise);
+                        meet(&shared, hello.node, &hello.advertise);
                     }
                     Ok(Err(error)) => tracing::debug!(%address, %error, "nobody at a seed"),
                     Err(_) => tracing::debug!(%address, "a seed does not answer"),

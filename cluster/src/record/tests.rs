@@ -150,3 +150,10 @@ fn keys_are_spread_over_the_buckets() {
     }
     assert!(counts.iter().all(|count| *count < 40), "10 are expected in each");
 }
+
+#[test]
+fn a_life_that_cannot_be_counted_on_from_is_refused() {
+    let version = Version { life: u64::MAX, stamp: Stamp::new(5, 0, NodeId(1)) };
+    let record = Record::new(Key::new("k", "1"), version, Version::NONE, version.stamp, vec![], vec![], Some(b"{}".as_slice().into()));
+    assert!(matches!(record, Err(RecordError::Limit(_))));
+}

@@ -81,7 +81,8 @@ impl Index {
         self.settle(doubtful, touched);
     }
 
-    fn children_of(&self, key: &Key) -> Vec<Key> {
+    /// Who names a record as a parent.
+    pub fn children_of(&self, key: &Key) -> Vec<Key> {
         self.children.get(key).map_or(Vec::new(), |children| children.iter().cloned().collect())
     }
 

@@ -6,7 +6,7 @@ use parking_lot::Mutex;
 use schema::json;
 
 use super::*;
-use crate::catalog::Key;
+use crate::catalog::{Key, Row};
 use crate::model;
 use crate::store::{Embedded, Loaded, Memory};
 
@@ -129,4 +129,79 @@ async fn a_thousand_writes_share_their_commits() {
     let answers = join_all((0..1000).map(|n| configuration.write(consumer(&format!("user-{n}"))))).await;
     assert!(answers.iter().all(Result::is_ok));
     assert!(started.elapsed() < Duration::from_secs(20), "{:?}", started.elapsed());
+}
+
+fn row(entity: &str, id: u128, body: schema::Value) -> Edit {
+    let mut body = body.as_object().cloned().expect("an object");
+    body.insert("id".to_owned(), Uuid::from_u128(id).to_string().into());
+    Edit::Put(Arc::new(Row::new(model::entity(entity).expect("an entity"), Uuid::from_u128(id), &body)))
+}
+
+/// What is refused: kind and number.
+async fn follow(configuration: &Configuration, edits: Vec<Edit>) -> Vec<(&'static str, u128)> {
+    let refused = configuration.follow(edits).await;
+    refused.into_iter().map(|(entity, id, _)| (entity.name, id.as_u128())).collect()
+}
+
+#[actix_rt::test]
+async fn what_refers_to_a_row_that_can_no_longer_be_used_goes_with_it() {
+    let arbiter = actix_rt::Arbiter::current();
+    let configuration = Configuration::following(&arbiter, Catalog::default(), schemas(), Arc::new(|_, _| {}));
+    let consumer = || row("consumers", 1, json!({"username": "a", "custom_id": null, "tags": null, "created_at": 1, "updated_at": 1}));
+    let of_consumer = json!({"group": "g", "consumer": {"id": Uuid::from_u128(1).to_string()}, "tags": null, "created_at": 1});
+    let group = || row("acls", 2, of_consumer.clone());
+    // Children that come without their parent are refused, and come again with it.
+    assert_eq!(follow(&configuration, vec![group()]).await, [("acls", 2)]);
+    assert!(follow(&configuration, vec![group(), consumer()]).await.is_empty());
+    assert_eq!(configuration.catalog().len("acls"), 1);
+    let broken = row("consumers", 1, json!({"username": ["not", "a", "name"]}));
+    assert_eq!(follow(&configuration, vec![broken]).await, [("consumers", 1), ("acls", 2)]);
+    assert!(configuration.catalog().is_empty());
+    configuration.catalog().check_invariants();
+}
+
+#[test]
+fn a_row_whose_time_is_over_is_found_by_its_values() {
+    let Edit::Put(short) = row("keyauth_credentials", 1, json!({"key": "k", "consumer": null, "tags": null, "created_at": 1})) else {
+        panic!("a row")
+    };
+    let at = |end| Arc::new(Row::new(short.schema, short.id, &short.object()).expiring(Some(end)));
+    let Edit::Put(other) = row("keyauth_credentials", 2, json!({"key": "k", "consumer": null, "tags": null, "created_at": 1})) else {
+        panic!("a row")
+    };
+    let over = Catalog::of([at(1)]);
+    assert_eq!(over.expired_holders(&other).iter().map(|row| row.id).collect::<Vec<_>>(), [short.id]);
+    assert!(over.expired_holders(&short).is_empty() && over.kept("keyauth_credentials", &short.id).is_some());
+    assert!(Catalog::of([at(u64::MAX)]).expired_holders(&other).is_empty());
+}
+
+#[actix_rt::test]
+async fn a_row_that_no_snapshot_can_be_made_of_keeps_no_others_away() {
+    let arbiter = actix_rt::Arbiter::current();
+    let seen = Arc::new(Mutex::new(0));
+    let shown = seen.clone();
+    let publish = move |catalog: &Arc<Catalog>, _: &[Edit]| {
+        assert!(catalog.find("consumers", "username", "bad").is_none(), "a panic that the test asks for");
+        *shown.lock() = catalog.len("consumers") + catalog.len("acls");
+    };
+    let configuration = Configuration::following(&arbiter, Catalog::default(), schemas(), Arc::new(publish));
+    let consumer = |id: u128, name: &str| {
+        row("consumers", id, json!({"username": name, "custom_id": null, "tags": null, "created_at": 1, "updated_at": 1}))
+    };
+    let group = |id: u128| {
+        let of = json!({"id": Uuid::from_u128(id).to_string()});
+        row("acls", id, json!({"group": "g", "consumer": of, "tags": null, "created_at": 1}))
+    };
+    let mut edits: Vec<Edit> = (0..20).map(|id| consumer(id, &format!("user-{id}"))).chain((0..20).map(group)).collect();
+    edits[7] = consumer(7, "bad");
+    let mut refused = follow(&configuration, edits).await;
+    refused.sort_unstable();
+    assert_eq!(refused, [("acls", 7), ("consumers", 7)]);
+    assert_eq!(*seen.lock(), 38);
+    // One that could be used before is taken out, with what refers to it.
+    let mut refused = follow(&configuration, vec![consumer(3, "bad"), consumer(30, "good")]).await;
+    refused.sort_unstable();
+    assert_eq!(refused, [("acls", 3), ("consumers", 3)]);
+    assert_eq!(*seen.lock(), 37);
+    configuration.catalog().check_invariants();
 }

@@ -10,6 +10,7 @@ use cluster::record::Record;
 use cluster::replica::Change;
 use tokio::sync::watch;
 
+use super::commands::{Commands, is_command};
 use super::records;
 use crate::actors::catalog::Configuration;
 use crate::catalog::Edit;
@@ -19,6 +20,7 @@ use crate::store::{Changes, Embedded, StoreError};
 pub struct Disk {
     pub store: Arc<Embedded>,
     pub configuration: Configuration,
+    pub commands: Arc<Commands>,
     /// Becomes true when what was kept is in effect.
     pub begun: watch::Sender<bool>,
 }
@@ -31,6 +33,19 @@ impl Disk {
         let store = Arc::clone(&self.store);
         let done = tokio::task::spawn_blocking(move || work(&store)).await;
         done.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
+    }
+
+    /// Obeys commands, when the rows that came with them are in effect.
+    async fn obey(&self, changes: Vec<Change>) -> Vec<(Key, String)> {
+        let (commands, catalog) = (Arc::clone(&self.commands), self.configuration.catalog());
+        let obey = move || {
+            let refused = |change: Change| commands.obey(&change, &catalog).err().map(|reason| (change.key, reason));
+            changes.into_iter().filter_map(refused).collect()
+        };
+        tokio::task::spawn_blocking(obey).await.unwrap_or_else(|error| {
+            tracing::error!(%error, "commands of the cluster broke off");
+            Vec::new()
+        })
     }
 }
 
@@ -65,6 +80,7 @@ impl Storage for Disk {
     async fn apply(&self, changes: Vec<Change>) -> Vec<(Key, String)> {
         let mut edits = Vec::with_capacity(changes.len());
         let mut rejected = Vec::new();
+        let (commands, changes): (Vec<_>, Vec<_>) = changes.into_iter().partition(|change| is_command(&change.key));
         for change in changes {
             let named = records::named(&change.key);
             let Some(record) = change.effective else {
@@ -84,6 +100,9 @@ impl Storage for Disk {
         if !edits.is_empty() {
             let unusable = self.configuration.follow(edits).await;
             rejected.extend(unusable.into_iter().map(|(entity, id, reason)| (records::key(entity, id), reason)));
+        }
+        if !commands.is_empty() {
+            rejected.extend(self.obey(commands).await);
         }
         self.begun.send_replace(true);
         rejected

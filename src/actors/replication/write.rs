@@ -2,6 +2,7 @@
 //! and written only if nothing that it was planned on has changed meanwhile.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use cluster::engine::{Concern, Draft, Refusal};
@@ -10,8 +11,8 @@ use cluster::record::Version;
 use cluster::{Ended, Token, WriteError as Failed};
 use schema::{Object, Value};
 
-use super::{Replication, records};
-use crate::catalog::{Catalog, Change, Edit, Plan, WriteError, Written};
+use super::{Replication, records, tell};
+use crate::catalog::{Catalog, Change, Edit, Plan, Row, WriteError, Written};
 
 /// How often a change is planned anew before it is given up, when others change the same all the time.
 const TRIES: u32 = 20;
@@ -44,7 +45,7 @@ pub struct Receipt {
 }
 
 /// What a plan was made on is not there any more.
-enum Unsteady {
+pub(super) enum Unsteady {
     Refused(WriteError),
     Changed,
 }
@@ -53,6 +54,9 @@ impl Replication {
     /// Makes a change. When the answer comes the change is durable and in effect here; the receipt says where else. A change of
     /// nothing has no receipt.
     pub async fn write(&self, change: Change, wish: Wish) -> Result<(Written, Option<Receipt>), WriteError> {
+        if self.adopting.load(Ordering::Acquire) {
+            return Err(WriteError::unavailable("the node is bringing the rows that it had into the cluster"));
+        }
         for _ in 0..TRIES {
             match self.attempt(change.clone(), wish).await {
                 Ok(done) => return Ok(done),
@@ -78,7 +82,11 @@ impl Replication {
             }
             Err(Failed::Refused(Refusal::Changed(_))) => Err(Unsteady::Changed),
             Err(Failed::Taken { key, field, value }) => Err(Unsteady::Refused(taken(&plan, &key, &field, &value))),
-            Err(error @ Failed::Refused(Refusal::Storage(_) | Refusal::Invalid(_))) => {
+            // The disk is full, as a rule, which the cluster has logged: the writer can go to another node.
+            Err(Failed::Refused(Refusal::Storage(_))) => {
+                Err(Unsteady::Refused(WriteError::unavailable("the node cannot write to its disk, its log says why")))
+            }
+            Err(error @ Failed::Refused(Refusal::Invalid(_))) => {
                 tracing::error!(%error, "a change could not be made");
                 Err(Unsteady::Refused(WriteError::database()))
             }
@@ -95,7 +103,8 @@ impl Replication {
         })
     }
 
-    /// The edits of a plan, the last of each row, each with the version that the plan was made on.
+    /// The edits of a plan, the last of each row, each with the version that the plan was made on, and with deletions of what
+    /// is in their way and not in effect any more.
     async fn drafts(&self, catalog: &Catalog, plan: &Plan) -> Result<Vec<Draft>, Unsteady> {
         let mut drafts: Vec<Draft> = Vec::with_capacity(plan.edits.len());
         let mut seen = ahash::HashSet::default();
@@ -104,17 +113,57 @@ impl Replication {
                 Edit::Put(row) => records::draft(row),
                 Edit::Remove(entity, id) => records::deletion(entity, *id),
             };
-            let ended = |Ended| Unsteady::Refused(WriteError::unavailable(Ended));
-            let record = self.handle.record(draft.key.clone()).await.map_err(ended)?;
-            match (catalog.get(edit.entity().name, &edit.id()), &record) {
-                (Some(present), Some(record)) if !records::is_of(present, record) => return Err(Unsteady::Changed),
-                _ => draft.expect = Some(record.map_or(Version::NONE, |record| record.version)),
-            }
+            draft.expect = Some(self.version(&draft.key, catalog.kept(edit.entity().name, &edit.id())).await?);
             drafts.push(draft);
         }
         drafts.reverse();
-        Ok(drafts)
+        let mut gone = Vec::new();
+        for edit in &plan.edits {
+            match edit {
+                // Rows whose time is over give up their unique values when another row is to have them.
+                Edit::Put(row) => {
+                    for holder in catalog.expired_holders(row) {
+                        if seen.insert((holder.schema.name, holder.id)) {
+                            let mut draft = records::deletion(holder.schema, holder.id);
+                            draft.expect = Some(self.version(&draft.key, Some(&holder)).await?);
+                            gone.push(draft);
+                        }
+                    }
+                }
+                // What was set by hand for a target goes with it.
+                Edit::Remove(entity, id) if entity.name == "targets" => {
+                    let key = tell::marks_of(*id);
+                    if self.handle.record(key.clone()).await.map_err(ended)?.is_some_and(|record| record.is_alive()) {
+                        gone.push(Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: None });
+                    }
+                }
+                Edit::Remove(..) => {}
+            }
+        }
+        gone.extend(drafts);
+        Ok(gone)
     }
+
+    /// The version of a record that a row was made of, or that of a record without a row.
+    pub(super) async fn version(&self, key: &Key, present: Option<&Arc<Row>>) -> Result<Version, Unsteady> {
+        let record = self.handle.record(key.clone()).await.map_err(ended)?;
+        match (present, &record) {
+            (Some(present), Some(record)) if !records::is_of(present, record) => return Err(Unsteady::Changed),
+            (None, Some(record)) if record.is_alive() => {
+                let standing = self.handle.standing(key.clone()).await.map_err(ended)?;
+                if standing.effective && !standing.quarantined && standing.unusable.is_none() {
+                    // It has just come and is about to have a row.
+                    return Err(Unsteady::Changed);
+                }
+            }
+            _ => {}
+        }
+        Ok(record.map_or(Version::NONE, |record| record.version))
+    }
+}
+
+fn ended(ended: Ended) -> Unsteady {
+    Unsteady::Refused(WriteError::unavailable(ended))
 }
 
 /// Kong's refusal of a value that another entity has.

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 
-use super::{Health, Shown, Upstreams, address_health, dns_source, target_health};
+use super::{Health, Shown, Upstreams, Which, address_health, dns_source, target_health};
 use crate::actors::resolver::tests::{a, options, resolver, serve};
 use crate::actors::upstream::Panic;
 use crate::balancer::{Balancer, NoPeer, Outcome};
@@ -21,6 +21,10 @@ use crate::model::{Target, Upstream};
 
 fn id(number: u128) -> Uuid {
     Uuid::from_u128(number)
+}
+
+fn which(upstream: u128, target: u128, address: Option<&str>) -> Which {
+    Which { upstream: id(upstream), target: id(target), address: address.map(str::to_owned) }
 }
 
 fn upstream(number: u128, name: &str, more: Value) -> Arc<Row> {
@@ -164,9 +168,9 @@ async fn states_are_set_by_hand_and_survive_changes() {
     let peer = balancer.pick(None, &[], Instant::now()).expect("there is a peer");
     balancer.report(&peer, Outcome::Status(500), None, Instant::now());
     assert_eq!(states(&balancer).iter().filter(|state| **state == Shown::Unhealthy).count(), 1);
-    node.set_health(id(1), id(11), None, true).expect("there are checks");
-    node.set_health(id(1), id(12), Some("10.0.0.2:80"), false).expect("there are checks");
-    node.set_health(id(1), id(12), Some("10.0.0.2:81"), true).expect("an unknown address is no error, as in Kong");
+    node.set_health(&which(1, 11, None), true).expect("there are checks");
+    node.set_health(&which(1, 12, Some("10.0.0.2:80")), false).expect("there are checks");
+    node.set_health(&which(1, 12, Some("10.0.0.2:81")), true).expect("an unknown address is no error, as in Kong");
     assert_eq!(states(&balancer), [Shown::Healthy, Shown::Unhealthy]);
     until("the actor hears of both", || node.counts().became_unhealthy.load(Ordering::Relaxed) == 2).await;
 
@@ -177,7 +181,7 @@ async fn states_are_set_by_hand_and_survive_changes() {
     rows[0] = upstream(1, "a.test", json!({}));
     let balancer = node.reconcile(&Catalog::of(rows))["a.test"].clone();
     assert_eq!(states(&balancer), [Shown::ChecksOff; 3]);
-    assert!(node.set_health(id(1), id(11), None, false).is_err());
+    assert!(node.set_health(&which(1, 11, None), false).is_err());
     assert_eq!(balancer.ring().weights(), (300, 0), "without checks everything is available");
 }
 
@@ -220,7 +224,7 @@ async fn probes_take_targets_out_and_bring_them_back() {
     bad.set(503);
     until("probes go on", || states(&balancer) == [Healthy, Unhealthy, Unhealthy]).await;
     let heard = node.counts().became_unhealthy.load(Ordering::Relaxed);
-    node.set_health(id(1), id(11), None, false).expect("there are checks");
+    node.set_health(&which(1, 11, None), false).expect("there are checks");
     until("changes are heard of", || node.counts().became_unhealthy.load(Ordering::Relaxed) > heard).await;
 
     // Without the upstream there are no probes.

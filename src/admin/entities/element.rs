@@ -1,16 +1,31 @@
 //! `/E/{id}` and `/P/{p}/E/{id}`: one row.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::Call;
 use crate::admin::entities::{Subject, input, page};
-use crate::catalog::Change;
+use crate::admin::node::cluster::history;
+use crate::catalog::{Change, Row};
 
 pub async fn get(call: Call, subject: Subject) -> Outcome {
     let (key, scope) = (subject.key(&call)?, subject.scope(&call)?);
     let row = call.catalog.select(subject.entity.name, &key, scope).ok_or_else(Answer::not_found)?;
-    Ok(Answer::raw(200, page::text(&call.catalog, row).into_owned()))
+    Ok(one(&call, row).await)
+}
+
+/// A row by itself: with what it lost to others, where a cluster knows of something.
+pub async fn one(call: &Call, row: &Row) -> Answer {
+    let text = page::text(&call.catalog, row).into_owned();
+    let Some(cluster) = &call.context.cluster else { return Answer::raw(200, text) };
+    let conflict = history::of_entity(cluster, row.schema, row.id).await;
+    match (conflict, serde_json::from_str::<Value>(&text)) {
+        (Some(conflict), Ok(Value::Object(mut shown))) => {
+            shown.insert(input::CONFLICT.to_owned(), conflict);
+            Answer::ok(&shown.into())
+        }
+        _ => Answer::raw(200, text),
+    }
 }
 
 /// Replaces the row or makes it.

@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::Call;
-use crate::admin::entities::{Subject, input, page};
+use crate::admin::entities::{Subject, element, input, page};
 use crate::catalog::{Change, Key};
 
 /// The row in the path, and its parent's id when it has one.
@@ -31,7 +31,7 @@ impl Link {
 pub async fn get(call: Call, subject: Subject) -> Outcome {
     let link = Link::of(&call, subject)?;
     let row = link.parent.and_then(|id| call.catalog.get(link.kind.name, &id)).ok_or_else(Answer::not_found)?;
-    Ok(Answer::raw(200, page::text(&call.catalog, row).into_owned()))
+    Ok(element::one(&call, row).await)
 }
 
 /// Replaces the parent; a row without one gets a new one.

@@ -7,10 +7,19 @@ use crate::admin::body::Body;
 use crate::admin::call::Call;
 use crate::catalog::Row;
 
+/// What an answer shows of a conflict, see `/cluster/conflicts`. It is no part of the row.
+pub const CONFLICT: &str = "_conflict";
+
 /// The members of the body. The leaves of a form get the types that the schema says; `stored` is the row that is patched.
 pub fn take(call: &mut Call, entity: &'static EntitySchema, stored: Option<&Row>) -> Object {
     match std::mem::take(&mut call.body) {
-        Body::Json(Value::Object(input)) => input,
+        Body::Json(Value::Object(mut input)) => {
+            // Of clients that send back what they have read.
+            if call.context.cluster.is_some() {
+                input.remove(CONFLICT);
+            }
+            input
+        }
         Body::Form(form) => {
             let stored = stored.map(Row::object);
             let mut input = schema::infer::infer(entity, form, stored.as_ref(), &call.context.schemas.context());

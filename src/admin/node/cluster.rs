@@ -1,14 +1,14 @@
 //! `/cluster`: how the cluster stands. Only nodes with `cluster = on` have these endpoints.
 
+pub mod history;
+
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
 use cluster::WriteError;
 use cluster::engine::{PeerStatus, Refusal, State};
-use cluster::id::{Key, NodeId};
-use cluster::record::Record;
-use cluster::replica::Reason;
+use cluster::id::NodeId;
 use serde_json::{Value, json};
 
 use crate::actors::replication::Replication;
@@ -27,7 +27,10 @@ pub fn endpoints(table: &mut Table, context: &Context) {
     }
     table.set("/cluster/status", "GET", handler(status));
     table.set("/cluster/barrier", "POST", handler(barrier));
-    table.set("/cluster/conflicts", "GET", handler(conflicts));
+    table.set("/cluster/conflicts", "GET", handler(history::conflicts));
+    table.set("/cluster/history/{kind}/{id}", "GET", handler(history::of_record));
+    table.set("/cluster/quarantine", "GET", handler(history::quarantine));
+    table.set("/cluster/quarantine/{kind}/{id}", "DELETE", handler(history::release));
     table.set("/cluster/nodes/{node}", "DELETE", handler(forget));
 }
 
@@ -115,50 +118,10 @@ async fn barrier(call: Call) -> Outcome {
     Ok(Answer::json(if missing.is_empty() { 200 } else { 504 }, &json!({"reached": missing.is_empty(), "missing": missing})))
 }
 
-/// What is not in effect on account of others: edits that lost, and entities that lost a value or a parent.
-async fn conflicts(call: Call) -> Outcome {
-    let cluster = cluster(&call)?;
-    let lost = cluster.handle().conflicts().await.map_err(ended)?;
-    let edits = lost.iter().map(|conflict| {
-        let reason = match conflict.reason {
-            Reason::Concurrent => "another edit made at the same time won",
-            Reason::TooOld => "it is from before the deletions that are remembered",
-        };
-        shown(&conflict.record.key, Some(&conflict.record), reason.to_owned())
-    });
-    let mut data: Vec<Value> = edits.collect();
-    let (ineffective, nameless) = (cluster.handle().ineffective().await, cluster.handle().losers().await);
-    for change in ineffective.map_err(ended)?.into_iter().chain(nameless.map_err(ended)?) {
-        let record = cluster.handle().record(change.key.clone()).await.map_err(ended)?;
-        let fields: Vec<&str> = change.lost.iter().map(|(field, _)| field.split_once('.').map_or(&**field, |(_, field)| field)).collect();
-        let reason = match (fields.is_empty(), change.effective.is_some()) {
-            (true, _) => "what it refers to is not in effect".to_owned(),
-            (false, true) => format!("in effect without its {}, to which another has the older claim", fields.join(", ")),
-            (false, false) => format!("not in effect: another has the older claim to its {}", fields.join(", ")),
-        };
-        data.push(shown(&change.key, record.as_ref(), reason));
-    }
-    Ok(Answer::ok(&json!({"data": data})))
-}
-
-fn shown(key: &Key, record: Option<&Record>, reason: String) -> Value {
-    let body = record.and_then(|record| record.body.as_deref()).and_then(|body| std::str::from_utf8(body).ok());
-    let body = body.and_then(|body| serde_json::from_str::<Value>(body.lines().next()?).ok());
-    let stamp = record.map(|record| record.version.stamp);
-    json!({
-        "kind": &*key.kind,
-        "id": &*key.id,
-        "reason": reason,
-        "at": stamp.map(|stamp| stamp.millis()),
-        "stamp": stamp.map(|stamp| stamp.to_string()),
-        "body": body,
-    })
-}
-
 async fn forget(call: Call) -> Outcome {
     let cluster = cluster(&call)?;
     let node: NodeId = call.param("node").parse().map_err(|_| Answer::message(400, "expected the id of a node"))?;
-    match cluster.handle().forget(node).await {
+    match cluster.forget(node).await {
         Ok(()) => Ok(Answer::empty(204)),
         Err(WriteError::Refused(Refusal::Unknown)) => Err(Answer::not_found()),
         Err(WriteError::Refused(refusal @ Refusal::Alive)) => Err(Answer::message(409, refusal.to_string())),

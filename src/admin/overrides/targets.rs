@@ -8,7 +8,7 @@ use serde_json::Value;
 
 use crate::admin::answer::{Answer, Outcome};
 use crate::admin::call::{self, Call};
-use crate::admin::entities::{Subject, collection, input, page};
+use crate::admin::entities::{Subject, collection, element, input, page};
 use crate::admin::health::{SetError, Which};
 use crate::admin::table::{Table, handler};
 use crate::catalog::{Change, Key, Row, Scope, WriteError};
@@ -95,7 +95,7 @@ fn target(call: &Call) -> Result<(&Arc<Row>, Scope), Answer> {
 }
 
 async fn get(call: Call) -> Outcome {
-    Ok(Answer::raw(200, target(&call)?.0.text().to_owned()))
+    Ok(element::one(&call, target(&call)?.0).await)
 }
 
 async fn update(mut call: Call) -> Outcome {
@@ -118,7 +118,12 @@ async fn set_health(call: Call, healthy: bool) -> Outcome {
     let address = Some(call.param("address")).filter(|a| !a.is_empty()).map(str::to_owned);
     let which = Which { upstream: scope.parent, target: row.id, address };
     match call.context.health.set(&which, healthy) {
-        Ok(()) => Ok(Answer::empty(204)),
+        Ok(()) => {
+            if let Some(cluster) = &call.context.cluster {
+                call.note(cluster.mark(&which, healthy, call.writing.wish).await?);
+            }
+            Ok(Answer::empty(204))
+        }
         Err(SetError::UnknownAddress) => Err(Answer::not_found()),
         Err(SetError::NoChecks) => {
             let upstream = upstream(&call)?.object();

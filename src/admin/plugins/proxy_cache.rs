@@ -21,7 +21,10 @@ pub fn endpoints(table: &mut Table) {
 }
 
 async fn purge_all(call: Call) -> Outcome {
-    owner(&call)?.purge_all().await.map_err(unavailable)?;
+    match &call.context.cluster {
+        Some(cluster) => call.note(cluster.purge(None, call.writing.wish).await?),
+        None => owner(&call)?.purge_all().await.map_err(unavailable)?,
+    }
     Ok(Answer::empty(204))
 }
 
@@ -31,8 +34,17 @@ async fn get(call: Call) -> Outcome {
     Ok(Answer::ok(&shown(&key, &*entry.ok_or_else(Answer::not_found)?)))
 }
 
+/// Answers what this node knows; the other nodes of a cluster forget the answer too, whether this one had it or not.
 async fn purge(call: Call) -> Outcome {
-    let was_there = owner(&call)?.purge(key(&call)?).await.map_err(unavailable)?;
+    let (owner, key) = (owner(&call)?, key(&call)?);
+    let was_there = match &call.context.cluster {
+        Some(cluster) => {
+            let was_there = owner.find(key).await.map_err(unavailable)?.is_some();
+            call.note(cluster.purge(Some(&key), call.writing.wish).await?);
+            was_there
+        }
+        None => owner.purge(key).await.map_err(unavailable)?,
+    };
     if was_there { Ok(Answer::empty(204)) } else { Err(Answer::not_found()) }
 }
 

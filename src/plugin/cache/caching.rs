@@ -263,13 +263,13 @@ impl Caching {
         }
         // none of these is kept: they need not be looked for
         if told.age {
-            response.headers.append("Age", itoa::Buffer::new().format(entry.age(now)));
+            response.headers.append_checked(b"Age", itoa::Buffer::new().format(entry.age(now)).as_bytes());
         }
         if told.status {
-            response.headers.append("X-Cache-Status", Status::Hit.as_str());
+            response.headers.append_checked(b"X-Cache-Status", Status::Hit.as_str().as_bytes());
         }
         if told.key {
-            response.headers.append("X-Cache-Key", key.hex());
+            response.headers.append_checked(b"X-Cache-Key", &key.hex());
         }
         Reply::in_place(x)
     }

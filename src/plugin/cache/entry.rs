@@ -28,8 +28,10 @@ impl Key {
     pub fn hex(&self) -> [u8; 64] {
         let mut digits = [0; 64];
         for (pair, byte) in digits.chunks_exact_mut(2).zip(self.0) {
-            pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
-            pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+            for (digit, half) in pair.iter_mut().zip([byte >> 4, byte & 15]) {
+                // without a table, so that it is done many at a time
+                *digit = half + if half < 10 { b'0' } else { b'a' - 10 };
+            }
         }
         digits
     }

@@ -48,18 +48,19 @@ impl Recipe {
             (None, _) => out.extend_from_slice(b"default"),
         }
         let method = x.request.method.as_str().as_bytes();
-        put(&mut out, &[b"|", method, b"|"]);
+        out.push(b'|');
+        out.extend_from_slice(method);
+        out.push(b'|');
         let line = out.len();
-        put(&mut out, &[method, b" ", x.request.raw_path().as_bytes()]);
+        out.extend_from_slice(method);
+        out.push(b' ');
+        out.extend_from_slice(x.request.raw_path().as_bytes());
         if x.request.query().is_none() {
-            put(
-                &mut out,
-                &[match x.request.version {
-                    Version::Http10 => b" HTTP/1.0",
-                    Version::Http11 => b" HTTP/1.1",
-                    Version::Http2 => b" HTTP/2.0",
-                }],
-            );
+            out.extend_from_slice(match x.request.version {
+                Version::Http10 => b" HTTP/1.0",
+                Version::Http11 => b" HTTP/1.1",
+                Version::Http2 => b" HTTP/2.0",
+            });
         }
         if self.ignore_uri_case {
             out[line..].make_ascii_lowercase();
@@ -126,16 +127,13 @@ fn put_named<'a>(name: &[u8], values: impl ExactSizeIterator<Item = Option<&'a [
 fn put_escaped(text: &[u8], out: &mut Text) {
     for byte in text {
         match byte {
-            b'%' | b':' | b'=' | b',' | b'|' => put(
-                out,
-                &[match byte {
-                    b'%' => b"%25",
-                    b':' => b"%3A",
-                    b'=' => b"%3D",
-                    b',' => b"%2C",
-                    _ => b"%7C",
-                }],
-            ),
+            b'%' | b':' | b'=' | b',' | b'|' => out.extend_from_slice(match byte {
+                b'%' => b"%25",
+                b':' => b"%3A",
+                b'=' => b"%3D",
+                b',' => b"%2C",
+                _ => b"%7C",
+            }),
             byte => out.push(*byte),
         }
     }
@@ -143,12 +141,6 @@ fn put_escaped(text: &[u8], out: &mut Text) {
 
 fn put_id(out: &mut Text, id: uuid::Uuid) {
     out.extend_from_slice(id.hyphenated().encode_lower(&mut [0; 36]).as_bytes());
-}
-
-fn put(out: &mut Text, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
 }
 
 #[cfg(test)]

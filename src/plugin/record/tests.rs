@@ -39,16 +39,16 @@ fn answered() -> Exchange {
     x.delivery = Some(Delivery { length: Some(2), chunked: false, keep_alive: true });
     x.size = Sizes { request: 174, response: 300, response_body: 2 };
     let at = UNIX_EPOCH + Duration::from_nanos(1_795_332_695_177_000_005);
+    let start = Instant::now();
     let a_try = |failure, status| Try {
         ip: std::net::Ipv4Addr::LOCALHOST.into(),
         port: 9100,
-        started_at: at,
-        balancer: Duration::from_micros(1500),
+        asked: start - Duration::from_micros(1500),
+        started: start,
         failure,
         status,
     };
     x.tries.extend([a_try(Some(502), None), a_try(None, Some(200))]);
-    let start = Instant::now();
     x.timing.started = start;
     x.timing.started_at = at;
     x.timing.upstream_started = Some(start + Duration::from_millis(3));

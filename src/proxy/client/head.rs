@@ -3,7 +3,7 @@
 //! As tolerant as nginx where upstreams are known to be sloppy (line feeds alone, a field without a colon, a missing reason
 //! phrase), as strict as it must be where the framing of the body is at stake.
 
-use crate::http::syntax::{is_value, token_length};
+use crate::http::syntax::{FieldLine, is_value, same};
 use crate::http::{Headers, Response};
 
 /// Longest head that is read.
@@ -44,11 +44,11 @@ pub fn parse(bytes: &[u8], head: bool, response: &mut Response) -> Result<Option
     response.headers.clear();
     let mut fields = Fields { keep_alive: version >= 11, ..Fields::default() };
     loop {
-        let Some(line) = lines.next()? else { return Ok(None) };
-        if line.is_empty() {
-            break;
+        match lines.field()? {
+            Line::Field(field, line) => fields.read(field, line, &mut response.headers)?,
+            Line::Empty => break,
+            Line::Incomplete => return Ok(None),
         }
-        fields.read(line, &mut response.headers)?;
     }
     response.status = status;
     response.reason = ((status, reason) != (200, "OK") && reason != standard_reason(status)).then(|| reason.into());
@@ -83,20 +83,10 @@ struct Fields {
 }
 
 impl Fields {
-    fn read(&mut self, line: &[u8], headers: &mut Headers) -> Result<(), &'static str> {
-        let (name, rest) = line.split_at(token_length(line));
-        let value = match rest {
-            [b':', value @ ..] => value.trim_ascii(),
-            rest => rest,
-        };
-        if name.is_empty() || !rest.is_empty() && rest[0] != b':' {
-            return Err("bad field name");
-        }
-        if !is_value(value) {
-            return Err("control character in a field");
-        }
+    fn read(&mut self, field: FieldLine, line: &[u8], headers: &mut Headers) -> Result<(), &'static str> {
+        let (name, value) = (&line[..field.name], &line[field.value.0..field.value.1]);
         match name.len() {
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if same(name, b"content-length") => {
                 if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
                     return Err("bad Content-Length");
                 }
@@ -104,24 +94,35 @@ impl Fields {
                     return Err("two Content-Lengths");
                 }
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
-                if self.chunked || !value.eq_ignore_ascii_case(b"chunked") {
+            17 if same(name, b"transfer-encoding") => {
+                if self.chunked || !same(value, b"chunked") {
                     return Err("unknown transfer coding");
                 }
                 self.chunked = true;
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            10 if same(name, b"connection") => {
+                let mut names_fields = false;
                 for option in value.split(|b| *b == b',').map(<[u8]>::trim_ascii) {
-                    if option.eq_ignore_ascii_case(b"close") {
+                    if same(option, b"close") {
                         self.keep_alive = false;
-                    } else if option.eq_ignore_ascii_case(b"keep-alive") {
+                    } else if same(option, b"keep-alive") {
                         self.keep_alive = true;
+                    } else {
+                        names_fields = true;
                     }
+                }
+                if !names_fields {
+                    // nobody else needs to know
+                    return Ok(());
                 }
             }
             _ => {}
         }
-        headers.append_checked(name, value);
+        if field.is_plain(line) && line.ends_with(b"\r\n") {
+            headers.append_line(line, field.name);
+        } else {
+            headers.append_checked(name, value);
+        }
         Ok(())
     }
 
@@ -155,7 +156,38 @@ struct Lines<'a> {
     at: usize,
 }
 
+/// A line of the fields.
+enum Line<'a> {
+    /// With the end of the line.
+    Field(FieldLine, &'a [u8]),
+    /// The end of the head.
+    Empty,
+    Incomplete,
+}
+
 impl<'a> Lines<'a> {
+    fn field(&mut self) -> Result<Line<'a>, &'static str> {
+        let rest = &self.bytes[self.at..];
+        let field = FieldLine::read(rest);
+        let ending = match &rest[field.end..] {
+            [b'\r', b'\n', ..] => 2,
+            [b'\n', ..] => 1,
+            [] | [b'\r'] if rest.len() > MAX_LINE || self.bytes.len() > MAX_HEAD => return Err("head too large"),
+            [] | [b'\r'] => return Ok(Line::Incomplete),
+            _ if field.colon && field.name > 0 => return Err("control character in a field"),
+            _ => return Err("bad field name"),
+        };
+        if field.end > MAX_LINE || self.at + field.end > MAX_HEAD {
+            return Err("head too large");
+        }
+        self.at += field.end + ending;
+        match field {
+            FieldLine { name: 0, colon: false, .. } => Ok(Line::Empty),
+            FieldLine { name: 0, .. } => Err("bad field name"),
+            _ => Ok(Line::Field(field, &rest[..field.end + ending])),
+        }
+    }
+
     fn next(&mut self) -> Result<Option<&'a [u8]>, &'static str> {
         let rest = &self.bytes[self.at..];
         let Some(end) = memchr::memchr(b'\n', rest) else {

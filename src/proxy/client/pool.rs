@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use ahash::AHashMap;
 
+use crate::clock;
 use crate::proxy::client::{Connection, Origin, PoolLimits};
 
 /// What two requests must agree on to share a connection.
@@ -21,10 +22,13 @@ impl Key {
     }
 }
 
+/// An idle connection, and until when it may be used; `None` is for ever.
+type Idle = (Option<Instant>, Box<Connection>);
+
 /// The idle connections of one worker.
 pub struct Pool {
     limits: PoolLimits,
-    idle: RefCell<AHashMap<Key, Vec<(Instant, Box<Connection>)>>>,
+    idle: RefCell<AHashMap<Key, Vec<Idle>>>,
 }
 
 impl Pool {
@@ -37,11 +41,8 @@ impl Pool {
     pub fn take(&self, key: &Key, once: bool) -> Option<Box<Connection>> {
         let mut idle = self.idle.borrow_mut();
         let connections = idle.get_mut(key)?;
-        while let Some((since, connection)) = connections.pop() {
-            if self.limits.idle_timeout.is_none_or(|limit| since.elapsed() < limit)
-                && connection.is_open()
-                && !(once && connection.is_closed_now())
-            {
+        while let Some((until, connection)) = connections.pop() {
+            if until.is_none_or(|until| clock::now() < until) && connection.is_open() && !(once && connection.is_closed_now()) {
                 return Some(connection);
             }
         }
@@ -58,15 +59,13 @@ impl Pool {
         if connections.len() >= self.limits.size {
             connections.remove(0);
         }
-        connections.push((Instant::now(), connection));
+        connections.push((self.limits.idle_timeout.map(|limit| clock::now() + limit), connection));
     }
 
     /// Closes what was idle for too long or was closed by the upstream.
     pub fn sweep(&self, now: Instant) {
         self.idle.borrow_mut().retain(|_, connections| {
-            connections.retain(|(since, connection)| {
-                self.limits.idle_timeout.is_none_or(|limit| now.duration_since(*since) < limit) && connection.is_open()
-            });
+            connections.retain(|(until, connection)| until.is_none_or(|until| now < until) && connection.is_open());
             !connections.is_empty()
         });
     }

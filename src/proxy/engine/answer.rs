@@ -2,7 +2,9 @@
 
 use std::time::{Duration, SystemTime};
 
+use crate::clock;
 use crate::http::Headers;
+use crate::http::syntax::same;
 use crate::plugin::Exchange;
 use crate::proxy::engine::forward::Named;
 
@@ -24,12 +26,12 @@ pub fn clean(x: &mut Exchange, added: &Added, te_trailers: bool) {
     let status = x.response.status;
     strip_hop_by_hop(headers, status == 101, te_trailers);
     if added.upstream_status {
-        headers.set("X-Kong-Upstream-Status", itoa::Buffer::new().format(status));
+        headers.set_checked(b"X-Kong-Upstream-Status", itoa::Buffer::new().format(status).as_bytes());
     }
 }
 
 /// Says that the gateway was there, in an upstream's answer.
-pub fn proxied(x: &mut Exchange, added: &Added, product: &str) {
+pub fn proxied(x: &mut Exchange, added: &Added, product: &str, own_via: &str) {
     let headers = &mut x.response.headers;
     charset(headers);
     if added.server && !headers.contains("server") {
@@ -38,19 +40,17 @@ pub fn proxied(x: &mut Exchange, added: &Added, product: &str) {
     if added.via {
         if headers.contains("via") {
             let mut via: Vec<&[u8]> = headers.get_all("via").collect();
-            let own = [b"1.1 ", product.as_bytes()].concat();
-            via.push(&own);
+            via.push(own_via.as_bytes());
             let via = via.join(&b", "[..]);
             headers.set("Via", via);
         } else {
-            headers.append("Via", "1.1 ");
-            headers.extend("Via", product.as_bytes());
+            headers.append_checked(b"Via", own_via.as_bytes());
         }
     }
 }
 
 /// Fields of an answer that the gateway made itself. `tried` says that an upstream was contacted, or tried to be.
-pub fn own(x: &mut Exchange, added: &Added, product: &str, tried: bool) {
+pub fn own(x: &mut Exchange, added: &Added, product: &str, own_via: &str, tried: bool) {
     let headers = &mut x.response.headers;
     if !headers.contains("location") {
         // nginx's pages for redirects carry no charset
@@ -63,7 +63,7 @@ pub fn own(x: &mut Exchange, added: &Added, product: &str, tried: bool) {
         headers.append("Server", product);
     }
     if added.via && tried {
-        headers.append("Via", format!("1.1 {product}"));
+        headers.append("Via", own_via);
     }
 }
 
@@ -72,38 +72,42 @@ pub fn latencies(x: &mut Exchange, added: &Added, tried: bool) {
     let started = x.timing.started;
     let mut buffer = itoa::Buffer::new();
     let headers = &mut x.response.headers;
-    let mut tell = |name: &str, d: Duration| headers.set(name, buffer.format(d.as_millis() as u64));
+    let mut tell = |name: &str, d: Duration| headers.set_checked(name.as_bytes(), buffer.format(d.as_millis() as u64).as_bytes());
     if tried {
-        let upstream = x.timing.upstream_started.unwrap_or_else(std::time::Instant::now);
+        let upstream = x.timing.upstream_started.unwrap_or_else(clock::now);
         if added.upstream_latency {
-            let end = x.timing.upstream_headers.unwrap_or_else(std::time::Instant::now);
+            let end = x.timing.upstream_headers.unwrap_or_else(clock::now);
             tell("X-Kong-Upstream-Latency", end.duration_since(upstream));
         }
         if added.proxy_latency {
             tell("X-Kong-Proxy-Latency", upstream.duration_since(started));
         }
     } else if added.response_latency {
-        tell("X-Kong-Response-Latency", started.elapsed());
+        tell("X-Kong-Response-Latency", clock::read().saturating_duration_since(started));
     }
     if added.request_id {
-        x.response.headers.set("X-Kong-Request-Id", x.request_id.0);
+        x.response.headers.set_checked(b"X-Kong-Request-Id", &x.request_id.0);
     }
 }
 
 fn strip_hop_by_hop(headers: &mut Headers, switched: bool, te_trailers: bool) {
+    const NAMES: [&str; 6] = ["connection", "keep-alive", "proxy-connection", "trailer", "transfer-encoding", "upgrade"];
+    if !NAMES.iter().any(|name| headers.contains(name)) {
+        return;
+    }
     let options: Vec<Vec<u8>> = match headers.contains("connection") {
         true => Named::of(headers).names().map(<[u8]>::to_vec).collect(),
         false => Vec::new(),
     };
     headers.retain(|name, _| {
         let hop = match name.len() {
-            7 => name.eq_ignore_ascii_case(b"trailer") && !te_trailers || name.eq_ignore_ascii_case(b"upgrade") && !switched,
-            10 => name.eq_ignore_ascii_case(b"connection") || name.eq_ignore_ascii_case(b"keep-alive"),
-            16 => name.eq_ignore_ascii_case(b"proxy-connection"),
-            17 => name.eq_ignore_ascii_case(b"transfer-encoding"),
+            7 => same(name, b"trailer") && !te_trailers || same(name, b"upgrade") && !switched,
+            10 => same(name, b"connection") || same(name, b"keep-alive"),
+            16 => same(name, b"proxy-connection"),
+            17 => same(name, b"transfer-encoding"),
             _ => false,
         };
-        !hop && !options.iter().any(|o| name.eq_ignore_ascii_case(o))
+        !hop && !options.iter().any(|o| same(name, o))
     });
 }
 
@@ -111,7 +115,7 @@ fn strip_hop_by_hop(headers: &mut Headers, switched: bool, te_trailers: bool) {
 fn charset(headers: &mut Headers) {
     const TYPES: [&[u8]; 6] =
         [b"text/html", b"text/plain", b"text/xml", b"application/javascript", b"application/rss+xml", b"text/vnd.wap.wml"];
-    if headers.get("content-type").is_some_and(|value| TYPES.iter().any(|t| value.eq_ignore_ascii_case(t))) {
+    if headers.get("content-type").is_some_and(|value| TYPES.iter().any(|t| same(value, t))) {
         headers.extend("Content-Type", b"; charset=UTF-8");
     }
 }

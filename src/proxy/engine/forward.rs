@@ -2,7 +2,7 @@
 
 use std::io::Write;
 
-use crate::http::headers::Line;
+use crate::http::syntax::same;
 use crate::http::{Body, Headers, Request};
 use crate::plugin::Exchange;
 
@@ -41,38 +41,42 @@ pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
     let request = &x.request;
     // what is added here beside the fields is about as much as this
     out.reserve(request.headers.size() + x.upstream.target.len() + 512);
-    put(out, &[request.method.as_str().as_bytes(), b" ", x.upstream.target.as_bytes(), b" HTTP/1.1\r\nHost: ", forward.host.as_bytes()]);
+    out.extend_from_slice(request.method.as_str().as_bytes());
+    out.push(b' ');
+    out.extend_from_slice(x.upstream.target.as_bytes());
+    out.extend_from_slice(b" HTTP/1.1\r\nHost: ");
+    out.extend_from_slice(forward.host.as_bytes());
     match forward.upgrade {
-        Some(protocol) => put(out, &[b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: ", protocol, b"\r\n"]),
+        Some(protocol) => field(out, b"\r\nConnection: keep-alive, Upgrade\r\nUpgrade: ", protocol),
         None => out.extend_from_slice(b"\r\nConnection: keep-alive\r\n"),
     }
     let named = Named::of(&request.headers);
     let mut te_trailers = false;
-    for Line { name, value, bytes } in request.headers.lines() {
-        match fate(name) {
-            Fate::Kept if named.has(name) => {}
-            Fate::Kept => out.extend_from_slice(bytes),
-            Fate::Te => te_trailers |= value.split(|b| *b == b',').any(|t| t.trim_ascii().eq_ignore_ascii_case(b"trailers")),
-            Fate::Dropped => {}
+    request.headers.write(out, |name, value| match fate(name) {
+        Fate::Kept => !named.has(name),
+        Fate::Te => {
+            te_trailers |= value.split(|b| *b == b',').any(|t| same(t.trim_ascii(), b"trailers"));
+            false
         }
-    }
+        Fate::Dropped => false,
+    });
     if te_trailers {
         out.extend_from_slice(b"TE: trailers\r\n");
     }
     forwarded(x, out);
-    put(out, &[b"Via: "]);
+    out.extend_from_slice(b"Via: ");
     for via in request.headers.get_all("via") {
-        put(out, &[via, b", "]);
+        out.extend_from_slice(via);
+        out.extend_from_slice(b", ");
     }
-    put(out, &[request.version.number().as_bytes(), b" ", forward.via.as_bytes(), b"\r\n"]);
+    out.extend_from_slice(request.version.number().as_bytes());
+    field(out, b" ", forward.via.as_bytes());
     if forward.request_id {
-        put(out, &[b"X-Kong-Request-Id: ", &x.request_id.0, b"\r\n"]);
+        field(out, b"X-Kong-Request-Id: ", &x.request_id.0);
     }
     match forward.body {
         Framing::None => {}
-        Framing::Length(n) => {
-            put(out, &[b"Content-Length: ", itoa::Buffer::new().format(n).as_bytes(), b"\r\n"]);
-        }
+        Framing::Length(n) => field(out, b"Content-Length: ", itoa::Buffer::new().format(n).as_bytes()),
         Framing::Chunked => out.extend_from_slice(b"Transfer-Encoding: chunked\r\n"),
     }
     out.extend_from_slice(b"\r\n");
@@ -81,26 +85,40 @@ pub fn write_head(x: &Exchange, forward: &Forward<'_>, out: &mut Vec<u8>) {
 /// `X-Real-IP` and `X-Forwarded-*`. A trusted peer's own values pass.
 fn forwarded(x: &Exchange, out: &mut Vec<u8>) {
     let headers = &x.request.headers;
-    let sent = |name: &'static str| headers.get(name).filter(|_| x.client.trusted);
+    let sent = |name: &'static str| if x.client.trusted { headers.get(name) } else { None };
     out.extend_from_slice(b"X-Real-IP: ");
+    let start = out.len();
     write_address(x.client.ip, out);
+    let address = start..out.len();
     out.extend_from_slice(b"\r\nX-Forwarded-For: ");
     let mut chain = false;
     for value in headers.get_all("x-forwarded-for") {
-        put(out, &[value, b", "]);
+        out.extend_from_slice(value);
+        out.extend_from_slice(b", ");
         chain = true;
     }
-    let last = if chain { x.client.peer.ip() } else { x.client.ip };
-    write_address(last, out);
-    put(out, &[b"\r\nX-Forwarded-Proto: ", sent("x-forwarded-proto").unwrap_or(x.client.scheme.as_bytes())]);
-    let host = headers.get("host").unwrap_or_default();
-    put(out, &[b"\r\nX-Forwarded-Host: ", sent("x-forwarded-host").unwrap_or_else(|| without_port(host)), b"\r\nX-Forwarded-Port: "]);
-    let mut port = itoa::Buffer::new();
-    put(out, &[sent("x-forwarded-port").unwrap_or_else(|| port.format(x.client.port).as_bytes()), b"\r\nX-Forwarded-Path: "]);
-    put(out, &[sent("x-forwarded-path").unwrap_or_else(|| x.request.raw_path().as_bytes()), b"\r\n"]);
-    if let Some(prefix) = sent("x-forwarded-prefix").or(x.upstream.prefix.as_deref().map(str::as_bytes)) {
-        put(out, &[b"X-Forwarded-Prefix: ", prefix, b"\r\n"]);
+    if chain {
+        write_address(x.client.peer.ip(), out)
+    } else {
+        out.extend_from_within(address)
     }
+    field(out, b"\r\nX-Forwarded-Proto: ", sent("x-forwarded-proto").unwrap_or(x.client.scheme.as_bytes()));
+    let host = headers.get("host").unwrap_or_default();
+    field(out, b"X-Forwarded-Host: ", sent("x-forwarded-host").unwrap_or_else(|| without_port(host)));
+    let mut port = itoa::Buffer::new();
+    field(out, b"X-Forwarded-Port: ", sent("x-forwarded-port").unwrap_or_else(|| port.format(x.client.port).as_bytes()));
+    field(out, b"X-Forwarded-Path: ", sent("x-forwarded-path").unwrap_or_else(|| x.request.raw_path().as_bytes()));
+    if let Some(prefix) = sent("x-forwarded-prefix").or(x.upstream.prefix.as_deref().map(str::as_bytes)) {
+        field(out, b"X-Forwarded-Prefix: ", prefix);
+    }
+}
+
+/// Writes what ends with a name and `: `, the value, and the end of the line.
+#[inline]
+fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.extend_from_slice(name);
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
 }
 
 /// An address as text; those of version 4 without the machinery of formatting.
@@ -119,15 +137,9 @@ fn write_address(ip: std::net::IpAddr, out: &mut Vec<u8>) {
     }
 }
 
-fn put(out: &mut Vec<u8>, parts: &[&[u8]]) {
-    for part in parts {
-        out.extend_from_slice(part);
-    }
-}
-
 /// A Host value without its port.
 pub fn without_port(host: &[u8]) -> &[u8] {
-    match memchr::memrchr(b':', host) {
+    match host.iter().rposition(|b| *b == b':') {
         Some(colon) if !host[colon..].contains(&b']') => &host[..colon],
         _ => host,
     }
@@ -142,9 +154,9 @@ enum Fate {
 }
 
 fn fate(name: &[u8]) -> Fate {
-    let one_of = |names: &[&str]| names.iter().any(|n| name.eq_ignore_ascii_case(n.as_bytes()));
+    let one_of = |names: &[&str]| names.iter().any(|n| same(name, n.as_bytes()));
     let dropped = match name.len() {
-        2 if name.eq_ignore_ascii_case(b"te") => return Fate::Te,
+        2 if same(name, b"te") => return Fate::Te,
         3 => one_of(&["via"]),
         4 => one_of(&["host"]),
         5 => one_of(&["proxy"]),
@@ -174,11 +186,9 @@ impl<'a> Named<'a> {
             .get_all("connection")
             .flat_map(|value| value.split(|b| *b == b','))
             .map(<[u8]>::trim_ascii)
-            .filter(|option| {
-                !option.is_empty() && ![&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|o| option.eq_ignore_ascii_case(o))
-            })
+            .filter(|option| !option.is_empty() && ![&b"keep-alive"[..], b"close", b"upgrade"].iter().any(|o| same(option, o)))
             // framing and routing are never given away to a field of the client's choosing
-            .filter(|option| ![&b"content-length"[..], b"transfer-encoding", b"host"].iter().any(|o| option.eq_ignore_ascii_case(o)))
+            .filter(|option| ![&b"content-length"[..], b"transfer-encoding", b"host"].iter().any(|o| same(option, o)))
             .collect();
         Self { options }
     }
@@ -188,7 +198,7 @@ impl<'a> Named<'a> {
     }
 
     pub fn has(&self, name: &[u8]) -> bool {
-        self.options.iter().any(|option| option.eq_ignore_ascii_case(name))
+        self.options.iter().any(|option| same(option, name))
     }
 }
 

@@ -23,13 +23,13 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 
 use arc_swap::ArcSwap;
 use bytes::Bytes;
 
+use crate::clock;
 use crate::http::{Request, Response};
-use crate::plugin::exchange::{Client as ClientAddress, RequestId, Source};
+use crate::plugin::exchange::{RequestId, Source};
 use crate::plugin::files::File;
 use crate::plugin::reply::ReplyBody;
 use crate::plugin::world::Nothing;
@@ -37,7 +37,7 @@ use crate::plugin::{Exchange, Instance, Phases, Reply, World};
 use crate::proxy::client::Client;
 use crate::proxy::handler::{Connection, End, Handler};
 use crate::router::normalize;
-use crate::snapshot::{Plan, Snapshot};
+use crate::snapshot::{Plan, Snapshot, Speaks};
 use answer::Added;
 use error_body::{Fallback, Form, Templates};
 use real_ip::RealIp;
@@ -47,8 +47,10 @@ pub struct Terms {
     pub added: Added,
     /// The request id goes upstream too (`headers_upstream`).
     pub request_id_upstream: bool,
-    /// Name and version in `Server` and `Via`: `kong/3.10.0`.
+    /// Name and version in `Server`, and in `Via` towards upstreams: `kong/3.10.0`.
     pub product: String,
+    /// What is added to `Via` in answers: `1.1 kong/3.10.0`.
+    pub via: String,
     pub error_default_form: Form,
     pub templates: Templates,
     pub real_ip: RealIp,
@@ -73,6 +75,10 @@ pub struct Engine {
     /// What these hold meanwhile, so that an old configuration is not kept by them.
     nothing: Arc<dyn World>,
 }
+
+/// Most exchanges that are kept, and most memory of one.
+const SPARE: usize = 64;
+const SPARE_SIZE: usize = 16 * 1024;
 
 /// Boxed, because servers hold an exchange across awaits and it is large.
 #[allow(clippy::vec_box, reason = "the boxes themselves are used again")]
@@ -117,7 +123,8 @@ impl Engine {
 
     /// Everything up to the answer. `Err` is an answer of the gateway.
     async fn answer(&self, x: &mut Exchange, snapshot: &Snapshot, answered: &mut Answered) -> Result<(), Failed> {
-        x.path = normalize(x.request.raw_path()).into_owned();
+        x.path.clear();
+        x.path.push_str(&normalize(x.request.raw_path()));
         for instance in snapshot.rewriters() {
             instance.rewrite(x).await?;
         }
@@ -129,7 +136,7 @@ impl Engine {
         x.route = Some(Arc::clone(&found.entry.route));
         x.service = found.entry.service.as_ref().map(|s| Arc::clone(&s.service));
         let plan = Arc::clone(&found.entry.plan);
-        if let Err(reply) = protocol_check(x) {
+        if let Err(reply) = protocol_check(x, found.entry.speaks) {
             plan.collect_rest(x, 0);
             return Err(reply.into());
         }
@@ -192,8 +199,8 @@ impl Engine {
         // what nginx and Kong add comes after the plugins, which do not see it and cannot take it away
         let tried = answered != Answered::Gateway;
         match answered {
-            Answered::Upstream | Answered::Kept => answer::proxied(x, &self.terms.added, &self.terms.product),
-            Answered::Tried | Answered::Gateway => answer::own(x, &self.terms.added, &self.terms.product, tried),
+            Answered::Upstream | Answered::Kept => answer::proxied(x, &self.terms.added, &self.terms.product, &self.terms.via),
+            Answered::Tried | Answered::Gateway => answer::own(x, &self.terms.added, &self.terms.product, &self.terms.via, tried),
         }
         answer::latencies(x, &self.terms.added, tried);
         if self.terms.allow_debug_header && x.request.headers.contains("kong-debug") {
@@ -208,18 +215,14 @@ impl Engine {
 }
 
 impl Handler for Engine {
-    fn begin(&self, request: Request, connection: &Rc<Connection>) -> Box<Exchange> {
-        let snapshot = self.snapshot.load_full();
-        let mut client: ClientAddress = connection.client.clone();
-        self.terms.real_ip.apply(&mut client, connection.proxied.map(|(from, _)| from), &request.headers);
-        let id = self.request_id();
-        match self.spare.borrow_mut().pop() {
-            Some(mut exchange) => {
-                exchange.restart(request, client, snapshot, id);
-                exchange
-            }
-            None => Box::new(Exchange::new(request, client, snapshot, id)),
-        }
+    fn blank(&self) -> Box<Exchange> {
+        let spare = self.spare.borrow_mut().pop();
+        spare.unwrap_or_else(|| Box::new(Exchange::blank(Arc::clone(&self.nothing))))
+    }
+
+    fn begin(&self, x: &mut Exchange, connection: &Rc<Connection>) {
+        x.begin(&connection.client, self.snapshot.load_full(), self.request_id());
+        self.terms.real_ip.apply(&mut x.client, connection.proxied.map(|(from, _)| from), &x.request.headers);
     }
 
     async fn respond(&self, x: &mut Exchange) {
@@ -236,7 +239,7 @@ impl Handler for Engine {
 
     fn filter(&self, x: &mut Exchange, chunk: &mut Bytes, last: bool) {
         if last && x.source == Source::Upstream {
-            x.timing.upstream_finished = Some(Instant::now());
+            x.timing.upstream_finished = Some(clock::now());
         }
         if x.chosen.is_empty() {
             return;
@@ -244,8 +247,8 @@ impl Handler for Engine {
         for_chosen(x, Phases::BODY_FILTER, |instance, x| instance.body_filter(x, chunk, last));
     }
 
-    fn finish(&self, mut x: Box<Exchange>, _end: End) -> Request {
-        x.timing.finished = Some(Instant::now());
+    fn finish(&self, mut x: Box<Exchange>, _end: End) {
+        x.timing.finished = Some(clock::now());
         if x.response.status == 0 {
             // nginx's own: the client was gone before there was an answer
             x.response.status = 499;
@@ -254,12 +257,11 @@ impl Handler for Engine {
         if let Some(file) = &self.terms.access_log {
             file.append(access_log::line(&x), x.timing.answered(), false);
         }
-        let request = x.clear(&self.nothing);
         let mut spare = self.spare.borrow_mut();
-        if spare.len() < 64 {
+        if spare.len() < SPARE && x.memory() <= SPARE_SIZE {
+            x.clear(&self.nothing);
             spare.push(x);
         }
-        request
     }
 
     fn refuse(&self, status: u16, request: Option<&Request>, _: &Rc<Connection>) -> Response {
@@ -305,13 +307,15 @@ fn for_chosen(x: &mut Exchange, phase: Phases, mut hook: impl FnMut(&Instance, &
 }
 
 /// Answers that depend on the protocols of the route alone (426, redirects, gRPC).
-fn protocol_check(x: &Exchange) -> Result<(), Reply> {
+fn protocol_check(x: &Exchange, speaks: Speaks) -> Result<(), Reply> {
+    if speaks.http && !speaks.grpc && !speaks.grpcs {
+        return Ok(());
+    }
     let Some(route) = &x.route else { return Ok(()) };
-    let has = |protocol: &str| route.protocols.iter().any(|p| p == protocol);
     let headers = &x.request.headers;
     let forwarded = headers.get_str("x-forwarded-proto").filter(|_| x.client.trusted);
     let scheme = forwarded.unwrap_or(x.client.scheme);
-    if has("grpc") || has("grpcs") {
+    if speaks.grpc || speaks.grpcs {
         let grpc = headers.get_str("content-type").is_some_and(|t| t.starts_with("application/grpc"));
         if !grpc {
             return Err(Reply::error(415, "Non-gRPC request matched gRPC route"));
@@ -319,13 +323,13 @@ fn protocol_check(x: &Exchange) -> Result<(), Reply> {
         if x.request.version != crate::http::Version::Http2 {
             return Err(Reply::error(426, "Please use HTTP2 protocol").header("Connection", "Upgrade").header("Upgrade", "HTTP/2"));
         }
-        if scheme == "http" && !has("grpc") {
+        if scheme == "http" && !speaks.grpc {
             let reply = Reply::empty(200).header("Content-Type", "application/grpc").header("grpc-status", "1");
             return Err(reply.header("grpc-message", "gRPC request matched gRPCs route"));
         }
         return Ok(());
     }
-    if scheme == "http" && has("https") && !has("http") {
+    if scheme == "http" && speaks.https && !speaks.http {
         let status = route.https_redirect_status_code;
         if status == 426 {
             let reply = Reply::error(426, "Please use HTTPS protocol");

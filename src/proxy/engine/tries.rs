@@ -1,8 +1,7 @@
 //! Target, connection, retries: from a request that may go upstream to the head of an answer.
 
-use std::time::Instant;
-
 use crate::balancer::Outcome;
+use crate::clock;
 use crate::http::{Body, BodyError, Method};
 use crate::plugin::exchange::Try;
 use crate::plugin::{Exchange, Reply};
@@ -14,7 +13,8 @@ use crate::snapshot::{Picked, ServiceEntry, Snapshot};
 impl Engine {
     /// Sends the request upstream, to another target where one fails, until there is the head of an answer.
     pub(super) async fn proxy(&self, x: &mut Exchange, snapshot: &Snapshot, service: &ServiceEntry) -> Result<(), Failed> {
-        let begun = Instant::now();
+        // plugins may have taken their time
+        let begun = if x.chosen.is_empty() { clock::now() } else { clock::read() };
         x.timing.upstream_started = Some(begun);
         if x.route.as_ref().is_none_or(|r| r.request_buffering) {
             x.request.body.buffer(self.terms.request_buffer).await.map_err(|e| Failed::proxy(refused_body(&e)))?;
@@ -26,30 +26,28 @@ impl Engine {
         let mut left = service.retries;
         let mut picking = snapshot.picking(x, service);
         loop {
-            let asked = if x.tries.is_empty() { begun } else { Instant::now() };
+            let asked = if x.tries.is_empty() { begun } else { clock::now() };
             let picked = match picking.next(x).await {
                 Ok(picked) => picked,
                 Err(reply) if x.tries.is_empty() => return Err(reply.into()),
                 Err(_) => return Err(Failed::proxy(Reply::status(503))),
             };
-            let sending = Instant::now();
             x.tries.push(Try {
                 ip: picked.address.ip(),
                 port: picked.address.port(),
-                started_at: x.timing.time_of_day(sending),
-                balancer: sending.duration_since(asked),
+                asked,
+                started: clock::now(),
                 failure: None,
                 status: None,
             });
             let failed = match self.attempt(x, service, &picked, upgrade.as_deref(), framing, body).await {
                 Ok(()) => {
-                    let answered = Instant::now();
-                    x.timing.upstream_headers = Some(answered);
+                    x.timing.upstream_headers = Some(clock::now());
                     let status = x.response.status;
                     if let Some(last) = x.tries.last_mut() {
                         last.status = Some(status);
                     }
-                    picking.report(&picked, Outcome::Status(status), Some(answered.duration_since(asked)));
+                    picking.report(&picked, Outcome::Status(status), asked);
                     if let Some(cookie) = &picking.set_cookie {
                         x.response.headers.append("Set-Cookie", cookie);
                     }
@@ -62,7 +60,7 @@ impl Engine {
             );
             let (status, sent) = verdict(&failed.failure);
             if let Some(outcome) = outcome(&failed.failure) {
-                picking.report(&picked, outcome, None);
+                picking.report(&picked, outcome, asked);
             }
             if let Some(last) = x.tries.last_mut() {
                 last.failure = Some(status);
@@ -86,10 +84,9 @@ impl Engine {
         framing: Framing,
         mut body: Body,
     ) -> Result<(), ClientFailed> {
-        let host = service.host(x, picked).into_owned();
         let tls = match service.tls_for(&x.upstream.scheme) {
             None => None,
-            Some(tls) => Some(TlsOrigin { tls, name: server_name(&host, picked)? }),
+            Some(tls) => Some(TlsOrigin { tls, name: server_name(&service.host(x, picked), picked)? }),
         };
         let ask = Ask {
             origin: Origin { address: picked.address, tls },
@@ -100,9 +97,11 @@ impl Engine {
         };
         loop {
             let mut response = std::mem::take(&mut x.response);
-            let forward =
-                Forward { host: &host, upgrade, request_id: self.terms.request_id_upstream, via: &self.terms.product, body: framing };
-            let sent = self.client.send(&ask, |out| write_head(x, &forward, out), body, framing == Framing::Chunked, &mut response).await;
+            let write = |out: &mut Vec<u8>| {
+                let (host, request_id) = (&*service.host(x, picked), self.terms.request_id_upstream);
+                write_head(x, &Forward { host, upgrade, request_id, via: &self.terms.product, body: framing }, out);
+            };
+            let sent = self.client.send(&ask, write, body, framing == Framing::Chunked, &mut response).await;
             x.response = response;
             match sent {
                 Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) }) if !ask.once => {

@@ -11,6 +11,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, Socket, Type};
 use tokio::net::{TcpListener, TcpStream};
 
+use crate::clock;
 use crate::proxy::handler::Handler;
 use crate::proxy::server::Worker;
 use crate::proxy::server::connection::{Port, serve};
@@ -99,7 +100,7 @@ impl<H: Handler> Worker<H> {
         let serve = serve(Rc::clone(self), tcp, peer, Rc::clone(port), Rc::clone(&watched));
         tokio::task::spawn_local(async move {
             let mut serve = pin!(serve);
-            poll_fn(|cx| if watched.attend(cx) { serve.as_mut().poll(cx) } else { Poll::Ready(()) }).await;
+            poll_fn(|cx| if watched.attend(cx) { clock::hold(|| serve.as_mut().poll(cx)) } else { Poll::Ready(()) }).await;
         });
     }
 }

@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use bytes::BytesMut;
 use tokio::sync::Notify;
 
-use crate::http::{Body, Request};
 use crate::proxy::handler::Handler;
 use crate::proxy::server::Limits;
 use crate::proxy::server::counters::{Counters, Phase, Tally};
@@ -19,7 +18,7 @@ use crate::proxy::server::date::Date;
 
 /// Capacity of a buffer to read into.
 pub const READ: usize = 16 * 1024;
-/// Buffers and requests kept for reuse.
+/// Buffers kept for reuse.
 const SPARE: usize = 256;
 /// No time limit.
 const NEVER: u64 = u64::MAX;
@@ -44,7 +43,6 @@ impl<H: Handler> Worker<H> {
             listening: Cell::new(0),
             watches: RefCell::default(),
             buffers: RefCell::default(),
-            requests: RefCell::default(),
             draining: Cell::new(false),
             drain_began: Notify::new(),
             closed: Notify::new(),
@@ -87,7 +85,6 @@ pub struct Shared {
     listening: Cell<usize>,
     watches: RefCell<Vec<Rc<Watch>>>,
     buffers: RefCell<Vec<BytesMut>>,
-    requests: RefCell<Vec<Request>>,
     draining: Cell<bool>,
     drain_began: Notify,
     /// A connection was closed.
@@ -194,20 +191,6 @@ impl Shared {
         let mut buffers = self.buffers.borrow_mut();
         if buffers.len() < SPARE && buffer.try_reclaim(READ) && buffer.capacity() <= 2 * READ {
             buffers.push(buffer);
-        }
-    }
-
-    /// An empty request, with memory if there is one.
-    pub fn request(&self) -> Request {
-        self.requests.borrow_mut().pop().unwrap_or_default()
-    }
-
-    /// Takes back a request that was answered.
-    pub fn give_request(&self, mut request: Request) {
-        request.body = Body::Empty;
-        let mut requests = self.requests.borrow_mut();
-        if requests.len() < SPARE {
-            requests.push(request);
         }
     }
 }

@@ -1,6 +1,6 @@
 //! The head of an answer, and how its body is delimited.
 
-use crate::http::headers::Line;
+use crate::http::syntax::same;
 use crate::http::{Body, Response, Version};
 use crate::proxy::server::date::Date;
 
@@ -38,25 +38,25 @@ pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstanc
     // what is added here beside the fields is less than this
     out.reserve(response.headers.size() + 192);
     status_line(out, response);
-    let (mut date, mut announced, mut close) = (None, None, false);
-    for Line { name, value, bytes } in response.headers.lines() {
+    let (mut dated, mut announced, mut close) = (false, None, false);
+    response.headers.write(out, |name, value| {
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"date") => date = Some(()),
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            4 => dated |= same(name, b"date"),
+            10 if same(name, b"connection") => {
                 close |= value.split(|b| *b == b',').any(|option| option.trim_ascii().eq_ignore_ascii_case(b"close"));
-                continue;
+                return false;
             }
-            10 if name.eq_ignore_ascii_case(b"keep-alive") => continue,
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            10 => return !same(name, b"keep-alive"),
+            14 if same(name, b"content-length") => {
                 announced = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
-                continue;
+                return false;
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => continue,
+            17 => return !same(name, b"transfer-encoding"),
             _ => {}
         }
-        out.extend_from_slice(bytes);
-    }
-    if let (None, Some(clock)) = (date, circumstances.date) {
+        true
+    });
+    if let (false, Some(clock)) = (dated, circumstances.date) {
         out.extend_from_slice(b"Date: ");
         clock.write(out);
         out.extend_from_slice(b"\r\n");

@@ -1,7 +1,7 @@
 //! The head of a request: read strictly (RFC 9112, sections 2 to 6), so that nothing reaches an upstream that it could
 //! take for something else.
 
-use crate::http::syntax::{is_host, is_target, is_token, is_value, percent, trim};
+use crate::http::syntax::{FieldLine, is_host, is_target, is_token, percent, same, trim};
 use crate::http::{Method, Request, Version};
 use crate::proxy::server::Limits;
 
@@ -108,16 +108,14 @@ pub fn parse(bytes: &[u8], limits: &Limits, request: &mut Request) -> Result<Hea
     request.method = Method::parse(method);
     request.headers.clear();
     let mut fields = Fields { keep_alive: version >= Version::Http11, ..Fields::default() };
-    loop {
-        let line = lines.next(limits.line, HEAD_TOO_LARGE)?;
-        if line.is_empty() {
-            break;
-        }
+    while !bytes[lines.at..].starts_with(b"\r\n") {
+        let (field, line) = lines.field(limits.line)?;
         if request.headers.len() == limits.fields || lines.at > limits.head {
             return refused(HEAD_TOO_LARGE, "head too large");
         }
-        fields.read(line, request)?;
+        fields.read(field, line, request)?;
     }
+    lines.at += 2;
     if matches!(request.method, Method::Connect | Method::Trace) {
         return refused(405, "method not allowed");
     }
@@ -215,6 +213,10 @@ fn read_target<'a>(target: &'a [u8], request: &mut Request) -> Result<Option<&'a
 /// Path and query. Bytes above ASCII are escaped, as they may not be sent on as they are.
 pub fn origin_form(target: &[u8], out: &mut String) -> Result<(), Refusal> {
     use std::fmt::Write;
+    if target.iter().all(|b| is_target(*b) && *b != b'%') {
+        out.push_str(std::str::from_utf8(target).map_err(|_| bad("malformed request target"))?);
+        return Ok(());
+    }
     out.reserve(target.len());
     let mut query = false;
     for (at, byte) in target.iter().enumerate() {
@@ -247,29 +249,22 @@ struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    fn read(&mut self, line: &'a [u8], request: &mut Request) -> Result<(), Refusal> {
-        let colon = memchr::memchr(b':', line).ok_or(bad("field without a colon"))?;
-        let (name, value) = (&line[..colon], trim(&line[colon + 1..]));
-        if !is_token(name) {
-            return Err(bad("malformed field name"));
-        }
-        if !is_value(value) {
-            return Err(bad("control character in a field"));
-        }
+    fn read(&mut self, field: FieldLine, line: &'a [u8], request: &mut Request) -> Result<(), Refusal> {
+        let (name, value) = (&line[..field.name], &line[field.value.0..field.value.1]);
         match name.len() {
-            4 if name.eq_ignore_ascii_case(b"host") && self.host.replace(value).is_some() => {
+            4 if same(name, b"host") && self.host.replace(value).is_some() => {
                 return Err(bad("two Hosts"));
             }
-            6 if name.eq_ignore_ascii_case(b"expect") => {
-                self.expects_continue |= value.eq_ignore_ascii_case(b"100-continue");
+            6 if same(name, b"expect") => {
+                self.expects_continue |= same(value, b"100-continue");
             }
-            10 if name.eq_ignore_ascii_case(b"connection") => {
+            10 if same(name, b"connection") => {
                 for option in value.split(|b| *b == b',').map(trim) {
-                    self.close |= option.eq_ignore_ascii_case(b"close");
-                    self.keep_alive |= option.eq_ignore_ascii_case(b"keep-alive");
+                    self.close |= same(option, b"close");
+                    self.keep_alive |= same(option, b"keep-alive");
                 }
             }
-            14 if name.eq_ignore_ascii_case(b"content-length") => {
+            14 if same(name, b"content-length") => {
                 if value.is_empty() || value.len() > 18 || !value.iter().all(u8::is_ascii_digit) {
                     return Err(bad("malformed Content-Length"));
                 }
@@ -278,17 +273,21 @@ impl<'a> Fields<'a> {
                 }
                 self.odd_length = value.len() > 1 && value.starts_with(b"0");
             }
-            17 if name.eq_ignore_ascii_case(b"transfer-encoding") => {
+            17 if same(name, b"transfer-encoding") => {
                 if std::mem::replace(&mut self.chunked, true) {
                     return Err(bad("two Transfer-Encodings"));
                 }
-                if !value.eq_ignore_ascii_case(b"chunked") {
+                if !same(value, b"chunked") {
                     return refused(501, "unknown transfer coding");
                 }
             }
             _ => {}
         }
-        request.headers.append_checked(name, value);
+        if field.is_plain(line) {
+            request.headers.append_line(line, field.name)
+        } else {
+            request.headers.append_checked(name, value)
+        }
         Ok(())
     }
 
@@ -318,6 +317,26 @@ impl<'a> Lines<'a> {
         }
         self.at += end + 1;
         rest[..end].strip_suffix(b"\r").ok_or(bad("line feed alone"))
+    }
+
+    /// A field, and its line with its end.
+    fn field(&mut self, longest: usize) -> Result<(FieldLine, &'a [u8]), Refusal> {
+        let rest = &self.bytes[self.at..];
+        let field = FieldLine::read(rest);
+        match &rest[field.end..] {
+            _ if field.name == 0 => return Err(bad("malformed field name")),
+            [b'\r', b'\n', ..] if !field.colon => return Err(bad("field without a colon")),
+            _ if !field.colon => return Err(bad("malformed field name")),
+            [b'\r', b'\n', ..] => {}
+            [b'\n', ..] => return Err(bad("line feed alone")),
+            [] | [b'\r'] => return Err(bad("incomplete head")),
+            _ => return Err(bad("control character in a field")),
+        }
+        if field.end + 1 >= longest {
+            return refused(HEAD_TOO_LARGE, "line too long");
+        }
+        self.at += field.end + 2;
+        Ok((field, &rest[..field.end + 2]))
     }
 }
 

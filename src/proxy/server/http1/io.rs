@@ -4,7 +4,7 @@ use std::cell::RefCell;
 use std::future::Future;
 use std::pin::pin;
 use std::rc::Rc;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use bytes::{Bytes, BytesMut};
 use tokio::io::AsyncReadExt;
@@ -66,6 +66,7 @@ impl Io {
     /// Reads more into `input`; 0 is the end. While nothing comes, an empty buffer is lent to others.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
         if self.input.capacity() == 0 {
+            ready!(self.stream.poll_readable(cx))?;
             self.input = self.watched.shared().buffer();
         } else if self.input.capacity() - self.input.len() < READ / 4 {
             self.input.reserve(READ);

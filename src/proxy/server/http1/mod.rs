@@ -47,7 +47,7 @@ const LINGERING: usize = 4 * 1024 * 1024;
 
 /// What comes of reading a head.
 enum Next {
-    Request(Head, Request),
+    Request(Head, Box<Exchange>),
     Refused(Refusal),
     /// The client is gone, or has been idle for too long.
     End,
@@ -98,8 +98,9 @@ impl<H: Handler> Server<'_, H> {
         loop {
             self.io.borrow().watched.moved(Direction::Read);
             let mut reading = HeadReader { scan: Scan::default(), empty_lines: 0, http2: with_http2 && self.served == 0 };
-            let goes_on = match poll_fn(|cx| reading.poll(cx, &mut self.io.borrow_mut())).await {
-                Next::Request(head, request) => self.exchange(head, request).await,
+            let handler = &*self.worker.handler;
+            let goes_on = match poll_fn(|cx| reading.poll(cx, &mut self.io.borrow_mut(), handler)).await {
+                Next::Request(head, exchange) => self.exchange(head, exchange).await,
                 Next::Refused(_) if with_http2 && self.served == 0 && head::is_foreign(&self.io.borrow().input) => {
                     tracing::debug!(client = %self.connection.client.peer, "neither HTTP/1 nor HTTP/2");
                     self.io.borrow_mut().output.write(|out| out.extend_from_slice(http2::INVALID_PREFACE));
@@ -122,11 +123,11 @@ impl<H: Handler> Server<'_, H> {
     }
 
     /// Serves one request; whether another may follow.
-    async fn exchange(&mut self, head: Head, mut request: Request) -> bool {
+    async fn exchange(&mut self, head: Head, mut exchange: Box<Exchange>) -> bool {
         self.served += 1;
-        let asked = Asked { version: request.version, head: request.method == Method::Head };
-        self.take_body(&head, &mut request);
-        let mut exchange = self.worker.handler.begin(request, &self.connection);
+        let asked = Asked { version: exchange.request.version, head: exchange.request.method == Method::Head };
+        self.take_body(&head, &mut exchange.request);
+        self.worker.handler.begin(&mut exchange, &self.connection);
         let mut end = self.respond(&mut exchange).await;
         let mut keep_alive = false;
         if end == End::Complete {
@@ -146,8 +147,7 @@ impl<H: Handler> Server<'_, H> {
             exchange.size.request = io.received;
             exchange.size.response = io.sent;
         }
-        let request = self.worker.handler.finish(exchange, end);
-        self.shared().give_request(request);
+        self.worker.handler.finish(exchange, end);
         end == End::Complete && keep_alive && self.discard_body().await
     }
 
@@ -395,9 +395,9 @@ struct HeadReader {
 }
 
 impl HeadReader {
-    fn poll(&mut self, cx: &mut Context<'_>, io: &mut Io) -> Poll<Next> {
+    fn poll(&mut self, cx: &mut Context<'_>, io: &mut Io, handler: &impl Handler) -> Poll<Next> {
         loop {
-            match self.look(io) {
+            match self.look(io, handler) {
                 Ok(None) => {}
                 Ok(Some(next)) => return Poll::Ready(next),
                 Err(refusal) => return Poll::Ready(Next::Refused(refusal)),
@@ -417,7 +417,7 @@ impl HeadReader {
     }
 
     /// What the bytes read so far are; `None` when they are not enough.
-    fn look(&mut self, io: &mut Io) -> Result<Option<Next>, Refusal> {
+    fn look(&mut self, io: &mut Io, handler: &impl Handler) -> Result<Option<Next>, Refusal> {
         while let [b'\r' | b'\n', ..] = io.input.as_ref() {
             match io.input.as_ref() {
                 [b'\r'] => return Ok(None),
@@ -443,13 +443,13 @@ impl HeadReader {
         if !whole && !self.scan.is_complete(&io.input, limits)? {
             return Ok(None);
         }
-        let mut request = io.watched.shared().request();
-        let head = head::parse(&io.input, limits, &mut request)?;
+        let mut exchange = handler.blank();
+        let head = head::parse(&io.input, limits, &mut exchange.request)?;
         io.input.advance(head.len);
         io.watched.moved(Direction::Read);
         io.watched.enter(Phase::Writing);
         io.watched.shared().tally.request();
-        Ok(Some(Next::Request(head, request)))
+        Ok(Some(Next::Request(head, exchange)))
     }
 
     fn wait(&self, io: &mut Io) -> Poll<Next> {

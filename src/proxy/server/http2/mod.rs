@@ -27,6 +27,7 @@ use bytes::{Bytes, BytesMut};
 use h2::server::{Builder, SendResponse};
 use h2::{Reason, RecvStream};
 
+use crate::clock;
 use crate::http::{Headers, Method};
 use crate::plugin::Exchange;
 use crate::proxy::handler::{Connection, End, Handler};
@@ -102,7 +103,11 @@ pub async fn serve<H: Handler>(
         match accepted.await {
             Some(Ok((request, respond))) => {
                 let open = ledger.open();
-                tokio::task::spawn_local(exchange(Rc::clone(worker), request, respond, Rc::clone(&connection), open));
+                let exchange = exchange(Rc::clone(worker), request, respond, Rc::clone(&connection), open);
+                tokio::task::spawn_local(async move {
+                    let mut exchange = pin!(exchange);
+                    poll_fn(|cx| clock::hold(|| exchange.as_mut().poll(cx))).await;
+                });
             }
             Some(Err(error)) => {
                 match error.reason() {
@@ -145,19 +150,18 @@ async fn exchange<H: Handler>(
     let handler = &worker.handler;
     let ledger = Rc::clone(open.ledger());
     let received = Rc::new(Cell::new(0));
-    let mut ours = worker.shared.request();
-    let read = request::read(request, &mut ours, limits, &ledger, &received);
-    let head = ours.method == Method::Head;
+    let mut x = handler.blank();
+    let read = request::read(request, &mut x.request, limits, &ledger, &received);
+    let head = x.request.method == Method::Head;
     if let Err(status) = read {
-        let mut response = handler.refuse(status, Some(&ours), &connection);
+        let mut response = handler.refuse(status, Some(&x.request), &connection);
         let body = std::mem::take(&mut response.body);
         let sender = Sender { respond: &mut respond, ledger: &ledger, limit: limits.send_timeout };
         sender.send(head_of(&response), head, body, |_, _| {}).await;
-        worker.shared.give_request(ours);
         return;
     }
-    let asked = head_size(ours.method.as_str().len() + ours.target.len(), &ours.headers);
-    let mut x = handler.begin(ours, &connection);
+    let asked = head_size(x.request.method.as_str().len() + x.request.target.len(), &x.request.headers);
+    handler.begin(&mut x, &connection);
     let gone = {
         let mut answered = pin!(handler.respond(&mut x));
         poll_fn(|cx| {
@@ -185,7 +189,7 @@ async fn exchange<H: Handler>(
     };
     x.size.request = asked + received.get();
     x.size.response += x.size.response_body;
-    worker.shared.give_request(handler.finish(x, end));
+    handler.finish(x, end);
 }
 
 /// Digits of a status.
