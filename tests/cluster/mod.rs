@@ -5,6 +5,7 @@ mod chaos;
 mod commands;
 mod history;
 mod limits;
+mod versions;
 mod wire;
 
 use std::net::SocketAddr;
