@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use troop::settings::{Settings, Sources, TABLE};
 
+use crate::cluster::{borrowed, settings};
 use crate::support::{Node, free_ports, get, program, wait_for};
 
 fn root() -> &'static Path {
@@ -289,18 +290,8 @@ fn nodes_of_containers_join_once_and_by_another_invitation_again() {
     assert!(!well && why.contains("no invitation"), "{why}");
 
     // They are nodes of one cluster.
-    let start = |name: &str, listen: std::net::SocketAddr| {
-        let file = |kind: &str| at(name).join("cluster").join(kind).to_string_lossy().into_owned();
-        Node::start(&[
-            ("cluster", "on"),
-            ("cluster_listen", &listen.to_string()),
-            ("cluster_seeds", &seeds),
-            ("cluster_cert", &file("node.crt")),
-            ("cluster_cert_key", &file("node.key")),
-            ("cluster_ca_cert", &file("ca.crt")),
-            ("node_name", name),
-        ])
-    };
+    let start =
+        |name: &str, listen: std::net::SocketAddr| Node::start(&borrowed(&settings(&at(name).join("cluster"), listen, &seeds, name)));
     let nodes = [start("one", first), start("two", second)];
     let alive = |node: &Node| {
         let all = get(node.admin, "/cluster/status").map(|answer| answer.json()["nodes"].clone()).unwrap_or_default();

@@ -116,10 +116,6 @@ impl Moment {
 pub struct Key(u128);
 
 impl Key {
-    fn shard(self) -> usize {
-        (self.0 >> 96) as usize % SHARDS
-    }
-
     /// The key of one of this one's windows.
     pub fn within(self, period: Period, start: Moment) -> Self {
         Self(self.0 ^ (u128::from(start.0) << 3 | period as u128))
@@ -214,7 +210,7 @@ impl Counters {
 
     /// What is counted in each window of these periods.
     pub fn read(&self, key: Key, now: Moment) -> Periods<i64> {
-        let shard = self.shards[key.shard()].read();
+        let shard = self.shards[key.shard_of(SHARDS)].read();
         let windows = shard.young.get(&key).or_else(|| shard.old.get(&key));
         windows.map_or([0; 6], |windows| Period::ALL.map(|period| windows.of(period).read(now.window(period))))
     }
@@ -257,7 +253,7 @@ impl Counters {
     }
 
     fn with<R>(&self, key: Key, act: impl Fn(&Windows) -> R) -> R {
-        let shard = &self.shards[key.shard()];
+        let shard = &self.shards[key.shard_of(SHARDS)];
         if let Some(windows) = shard.read().young.get(&key) {
             return act(windows);
         }

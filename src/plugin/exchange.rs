@@ -204,9 +204,7 @@ impl Timing {
     pub fn time_of_day(&self, at: Instant) -> SystemTime {
         self.started_at + at.saturating_duration_since(self.started)
     }
-}
 
-impl Timing {
     /// A moment before the client had the last byte, so that what it asks next comes after: for the order of log records.
     pub fn answered(&self) -> Instant {
         self.upstream_finished.unwrap_or(self.started)

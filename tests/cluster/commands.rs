@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 
 use super::wire::Wire;
-use super::{Cloud, node_with, ready, status, text, troop};
+use super::{Cloud, join, node_with, ready, status, text, troop};
 use crate::support::{Answer, Node, Upstream, ask, free_ports, get, wait_for};
 
 /// A call of the Admin API that waits for all nodes; panics unless the answer has this status.
@@ -88,8 +88,7 @@ impl Pair {
         let listens: [_; 2] = free_ports();
         let wires = listens.map(Wire::to);
         let seed = wires[0].address.to_string();
-        let token = troop(&["invite", "--dir", text(&folder(0)), "--seeds", &seed]);
-        troop(&["join", token.trim(), "--dir", text(&folder(1))]);
+        join(&folder(0), &seed, &folder(1));
         let start = |number: usize, seeds: &str| {
             let advertise = wires[number].address.to_string();
             node_with(&folder(number), listens[number], seeds, &format!("node-{number}"), &[("cluster_advertise", &advertise)])

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use super::{Cloud, ready, status, text};
+use super::{Cloud, join, ready, settings, status};
 use crate::support::{Node, ask, free_ports, wait_for};
 
 fn id(row: &Value) -> &str {
@@ -179,18 +179,9 @@ fn a_row_that_the_cluster_does_not_take_is_not_in_effect_at_the_node_that_had_it
     let other = alone.admin("POST", "/consumers", json!({"username": "other"}));
     let folder = cloud.directory.path().join("late");
     let seed = cloud.listens[0].to_string();
-    let token = super::troop(&["invite", "--dir", text(&cloud.directory.path().join("0")), "--seeds", &seed]);
-    super::troop(&["join", token.trim(), "--dir", text(&folder)]);
-    let file = |name: &str| text(&folder.join(name)).to_owned();
+    join(&cloud.directory.path().join("0"), &seed, &folder);
     let [listen] = free_ports();
-    let late = alone.restart_with(&[
-        ("cluster", "on".to_owned()),
-        ("cluster_listen", listen.to_string()),
-        ("cluster_seeds", seed),
-        ("cluster_cert", file("node.crt")),
-        ("cluster_cert_key", file("node.key")),
-        ("cluster_ca_cert", file("ca.crt")),
-    ]);
+    let late = alone.restart_with(&settings(&folder, listen, &seed, "late"));
     wait_for("it has brought what it had", || late.log().contains("keeps its configuration with the cluster"));
     cloud.nodes.push(late);
     cloud.meet();

@@ -51,8 +51,7 @@ impl Cloud {
         let folder = self.directory.path().join(number.to_string());
         if number > 0 {
             let seeds = self.listens[0].to_string();
-            let token = troop(&["invite", "--dir", text(&self.directory.path().join("0")), "--seeds", &seeds]);
-            troop(&["join", token.trim(), "--dir", text(&folder)]);
+            join(&self.directory.path().join("0"), &seeds, &folder);
         }
         let [listen] = free_ports();
         self.listens.push(listen);
@@ -78,19 +77,32 @@ fn node(folder: &Path, listen: SocketAddr, seeds: &str, name: &str) -> Node {
 }
 
 fn node_with(folder: &Path, listen: SocketAddr, seeds: &str, name: &str, more: &[(&str, &str)]) -> Node {
+    let own = settings(folder, listen, seeds, name);
+    Node::start(&[&borrowed(&own)[..], more].concat())
+}
+
+/// The settings of a node whose certificate is in this folder.
+pub fn settings(folder: &Path, listen: SocketAddr, seeds: &str, name: &str) -> [(&'static str, String); 7] {
     let file = |name: &str| text(&folder.join(name)).to_owned();
-    let listen = listen.to_string();
-    let (certificate, key, ca) = (file("node.crt"), file("node.key"), file("ca.crt"));
-    let own = [
-        ("cluster", "on"),
-        ("cluster_listen", &*listen),
-        ("cluster_seeds", seeds),
-        ("cluster_cert", &*certificate),
-        ("cluster_cert_key", &*key),
-        ("cluster_ca_cert", &*ca),
-        ("node_name", name),
-    ];
-    Node::start(&[&own[..], more].concat())
+    [
+        ("cluster", "on".to_owned()),
+        ("cluster_listen", listen.to_string()),
+        ("cluster_seeds", seeds.to_owned()),
+        ("cluster_cert", file("node.crt")),
+        ("cluster_cert_key", file("node.key")),
+        ("cluster_ca_cert", file("ca.crt")),
+        ("node_name", name.to_owned()),
+    ]
+}
+
+pub fn borrowed<'a>(settings: &'a [(&'a str, String)]) -> Vec<(&'a str, &'a str)> {
+    settings.iter().map(|(name, value)| (*name, value.as_str())).collect()
+}
+
+/// Invites another node, at the authority in one folder, and writes its certificate to the other folder.
+fn join(authority: &Path, seeds: &str, folder: &Path) {
+    let token = troop(&["invite", "--dir", text(authority), "--seeds", seeds]);
+    troop(&["join", token.trim(), "--dir", text(folder)]);
 }
 
 fn status(node: &Node) -> Value {
@@ -300,15 +312,7 @@ fn a_node_brings_what_it_had_into_the_cluster_and_its_certificate_is_replaced() 
     let alone = Node::start(&[]);
     alone.admin("POST", "/consumers", json!({"username": "early"}));
     let [listen] = free_ports();
-    let file = |name: &str| text(&folder.join(name)).to_owned();
-    let settings = [
-        ("cluster", "on".to_owned()),
-        ("cluster_listen", listen.to_string()),
-        ("cluster_cert", file("node.crt")),
-        ("cluster_cert_key", file("node.key")),
-        ("cluster_ca_cert", file("ca.crt")),
-    ];
-    let one = alone.restart_with(&settings);
+    let one = alone.restart_with(&settings(&folder, listen, "", "one"));
     assert_eq!(one.admin("GET", "/consumers/early", Value::Null)["username"], "early");
     wait_for("it is kept with the cluster", || one.log().contains("keeps its configuration with the cluster"));
     let one = one.restart();

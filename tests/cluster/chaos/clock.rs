@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde_json::json;
 
 use super::{figure, metric, skipped};
-use crate::cluster::{Cloud, proxies, publish, text, troop};
+use crate::cluster::{Cloud, borrowed, join, proxies, publish, settings, text};
 use crate::support::{Node, Upstream, free_ports, wait_for};
 
 /// The library, wherever a distribution puts it.
@@ -27,26 +27,17 @@ fn a_node_whose_clock_is_off_refuses_writes_and_goes_on_serving() {
     let set = |text: &str| std::fs::write(&clock, text).expect("written");
     set("+0");
     let seeds = cloud.listens[0].to_string();
-    let token = troop(&["invite", "--dir", text(&cloud.directory.path().join("0")), "--seeds", &seeds]);
-    troop(&["join", token.trim(), "--dir", text(&folder.join("certificates"))]);
-    let file = |name: &str| text(&folder.join("certificates").join(name)).to_owned();
+    let certificates = folder.join("certificates");
+    join(&cloud.directory.path().join("0"), &seeds, &certificates);
     let [listen] = free_ports();
-    let settings = [
-        ("cluster", "on"),
-        ("cluster_listen", &listen.to_string()),
-        ("cluster_seeds", &seeds),
-        ("cluster_cert", &file("node.crt")),
-        ("cluster_cert_key", &file("node.key")),
-        ("cluster_ca_cert", &file("ca.crt")),
-        ("node_name", "off"),
-    ];
+    let own = settings(&certificates, listen, &seeds, "off");
     let environment = [
         ("LD_PRELOAD", text(&library)),
         ("FAKETIME_TIMESTAMP_FILE", text(&clock)),
         ("FAKETIME_NO_CACHE", "1"),
         ("FAKETIME_DONT_FAKE_MONOTONIC", "1"),
     ];
-    cloud.nodes.push(Node::start_in(folder.join("prefix"), &settings, &environment));
+    cloud.nodes.push(Node::start_in(folder.join("prefix"), &borrowed(&own), &environment));
     cloud.meet();
     let upstream = Upstream::start("from upstream");
     publish(&cloud.nodes[0], "clock", &upstream);

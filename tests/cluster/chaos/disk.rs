@@ -6,7 +6,7 @@ use std::process::Command;
 use serde_json::{Value, json};
 
 use super::{figure, metric, root, skipped};
-use crate::cluster::{Cloud, proxies, publish, text, troop};
+use crate::cluster::{Cloud, borrowed, join, proxies, publish, settings};
 use crate::support::{Node, Upstream, free_ports, wait_for};
 
 /// A small file system, gone when it is dropped.
@@ -48,20 +48,11 @@ fn a_node_whose_disk_is_full_refuses_writes_and_goes_on_serving() {
     let prefix = folder.join("prefix");
     let Some(disk) = Small::mount(&prefix) else { return skipped("nothing can be mounted here") };
     let seeds = cloud.listens[0].to_string();
-    let token = troop(&["invite", "--dir", text(&cloud.directory.path().join("0")), "--seeds", &seeds]);
-    troop(&["join", token.trim(), "--dir", text(&folder.join("certificates"))]);
-    let file = |name: &str| text(&folder.join("certificates").join(name)).to_owned();
+    let certificates = folder.join("certificates");
+    join(&cloud.directory.path().join("0"), &seeds, &certificates);
     let [listen] = free_ports();
-    let settings = [
-        ("cluster", "on"),
-        ("cluster_listen", &listen.to_string()),
-        ("cluster_seeds", &seeds),
-        ("cluster_cert", &file("node.crt")),
-        ("cluster_cert_key", &file("node.key")),
-        ("cluster_ca_cert", &file("ca.crt")),
-        ("node_name", "small"),
-    ];
-    cloud.nodes.push(Node::start_in(prefix.clone(), &settings, &[]));
+    let own = settings(&certificates, listen, &seeds, "small");
+    cloud.nodes.push(Node::start_in(prefix.clone(), &borrowed(&own), &[]));
     cloud.meet();
     let upstream = Upstream::start("from upstream");
     publish(&cloud.nodes[0], "small", &upstream);
