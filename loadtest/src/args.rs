@@ -67,6 +67,9 @@ pub enum Command {
         /// Folder in which callgrind's files are left, for callgrind_annotate.
         #[arg(long)]
         keep: Option<PathBuf>,
+        /// Counts misses of simulated caches too: 32 KB of first level, 1 MB of second.
+        #[arg(long, conflicts_with_all = ["check", "write"])]
+        misses: bool,
     },
 }
 

@@ -8,7 +8,7 @@
 //! chance (the main thread gathers entropy for hundreds of millions of instructions); it is shown, and the CPU of a request that
 //! scenarios measure is that of all threads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -35,10 +35,12 @@ const TOLERANCE: f64 = 0.03;
 const CLUSTERED: f64 = 0.02;
 /// The scenario that is counted on a node of a cluster as well.
 const IN_A_CLUSTER: &str = "plain";
-/// End of the name of the main thread's file.
-const MAIN: &str = "-01";
+/// The main thread's number.
+const MAIN: &str = "01";
 /// Sent before anything counts, in both runs.
 const WARM_UP: usize = 50;
+/// From one request to the next where a scenario has many: a prime, so that all come, in an order without a neighbourhood.
+const STRIDE: usize = 7_919;
 
 /// The committed numbers.
 pub fn committed() -> PathBuf {
@@ -54,36 +56,60 @@ pub enum Then {
 }
 
 /// Counts instructions and checks them against the committed numbers, or writes them there.
-pub async fn run(place: &Place, binary: PathBuf, profile: &str, of: &[String], n: usize, then: Then, keep: Option<&Path>) -> Result<()> {
+pub async fn run(place: &Place, binary: PathBuf, profile: &str, of: &[String], ways: Ways<'_>, then: Then) -> Result<()> {
     let before = read(&committed())?;
     let mut counts = BTreeMap::new();
     let chosen: Vec<&str> = if of.is_empty() { COUNTED.to_vec() } else { of.iter().map(String::as_str).collect() };
     for name in chosen {
         let began = Instant::now();
         let scenario = scenario(name).with_context(|| format!("{name} is not in the table"))?;
-        let Counts { worker: count, others } = count(place, &binary, scenario, Store::Declared, n, keep).await?;
+        let Counts { worker: count, others, misses } = count(place, &binary, scenario, Store::Declared, ways).await?;
         let compared = before.get(name).map(|old| format!(", {:+.1} % of {old:.0}", (count / old - 1.0) * 100.0)).unwrap_or_default();
         let (took, others) = (began.elapsed().as_secs_f64(), others.max(0.0));
         say(&format!("{name}: {count:.0} instructions a request{compared}; {others:.0} on other threads ({took:.0} s)"));
+        if ways.misses {
+            let [first, second] = misses;
+            say(&format!("{name}: {first:.1} misses of the first level's data cache a request, {second:.1} of the second level's"));
+        }
         counts.insert(name, count);
     }
+    let more = match counts.get(IN_A_CLUSTER) {
+        Some(alone) => Some(clustered(place, &binary, *alone, ways).await?),
+        None => None,
+    };
+    match then {
+        Then::Say => Ok(()),
+        Then::Write => write(&committed(), profile, &counts),
+        Then::Check => {
+            ensure!(more.is_none_or(|more| more.abs() <= CLUSTERED), "a node of a cluster takes another number of instructions");
+            check(&before, &counts)
+        }
+    }
+}
+
+/// What a request costs more on a node of a cluster than on a node alone, as a part of it.
+async fn clustered(place: &Place, binary: &Path, alone: f64, ways: Ways<'_>) -> Result<f64> {
     let scenario = scenario(IN_A_CLUSTER).with_context(|| format!("{IN_A_CLUSTER} is not in the table"))?;
-    let clustered = count(place, &binary, scenario, Store::Clustered, n, None).await?;
-    let more = clustered.worker / counts.get(IN_A_CLUSTER).context("it was counted")? - 1.0;
+    let clustered = count(place, binary, scenario, Store::Clustered, Ways { keep: None, ..ways }).await?;
+    let more = clustered.worker / alone - 1.0;
     say(&format!(
         "{IN_A_CLUSTER} in a cluster: {:.0} instructions a request, {:+.1} % of those of a node alone; {:.0} on other threads",
         clustered.worker,
         more * 100.0,
         clustered.others.max(0.0)
     ));
-    match then {
-        Then::Say => Ok(()),
-        Then::Write => write(&committed(), profile, &counts),
-        Then::Check => {
-            ensure!(more.abs() <= CLUSTERED, "a node of a cluster takes {:+.1} % instructions a request", more * 100.0);
-            check(&before, &counts)
-        }
-    }
+    Ok(more)
+}
+
+/// How is counted.
+#[derive(Clone, Copy)]
+pub struct Ways<'a> {
+    /// Requests of the shorter run.
+    pub requests: usize,
+    /// Folder in which callgrind's files are left.
+    pub keep: Option<&'a Path>,
+    /// Whether caches are simulated.
+    pub misses: bool,
 }
 
 /// Instructions, by who has them carried out.
@@ -92,29 +118,52 @@ struct Counts {
     worker: f64,
     /// All other threads but the main one.
     others: f64,
+    /// The worker's, where they are counted: reads and writes that the first and the second level do not have.
+    misses: [f64; 2],
 }
 
 /// Instructions of one request.
-async fn count(place: &Place, binary: &Path, scenario: &Scenario, store: Store, n: usize, keep: Option<&Path>) -> Result<Counts> {
-    let once = total(place, binary, scenario, store, n, None).await?;
-    let keep = keep.map(|folder| folder.join(format!("callgrind.{}.out", scenario.name)));
-    let twice = total(place, binary, scenario, store, 2 * n, keep.as_deref()).await?;
-    let difference = |once: f64, twice: f64| (twice - once) / n as f64;
-    let count = Counts { worker: difference(once.worker, twice.worker), others: difference(once.others, twice.others) };
-    ensure!(count.worker > 0.0, "more requests took fewer instructions: {once:?} and {twice:?}");
-    Ok(count)
+async fn count(place: &Place, binary: &Path, scenario: &Scenario, store: Store, ways: Ways<'_>) -> Result<Counts> {
+    let n = ways.requests;
+    let once = total(place, binary, scenario, store, n, Ways { keep: None, ..ways }).await?;
+    let twice = total(place, binary, scenario, store, 2 * n, ways).await?;
+    let threads: BTreeSet<&String> = once.keys().chain(twice.keys()).collect();
+    let each = |of: fn(&Events) -> u64| {
+        let in_run = |run: &BTreeMap<String, Events>, thread: &str| run.get(thread).map_or(0.0, |events| of(events) as f64);
+        let difference = |thread: &&String| (in_run(&twice, thread) - in_run(&once, thread)) / n as f64;
+        threads.iter().map(difference).collect::<Vec<_>>()
+    };
+    let instructions = each(|events| events.instructions);
+    // requests cost the worker more than their number makes a difference to any other thread
+    let worker =
+        (0..threads.len()).max_by(|a, b| instructions[*a].total_cmp(&instructions[*b])).context("callgrind saw one thread only")?;
+    ensure!(instructions[worker] > 0.0, "more requests took fewer instructions: {once:?} and {twice:?}");
+    let others = instructions.iter().sum::<f64>() - instructions[worker];
+    let misses = [each(|events| events.misses[0])[worker], each(|events| events.misses[1])[worker]];
+    Ok(Counts { worker: instructions[worker], others, misses })
 }
 
-/// Instructions of a whole run with `n` requests.
-async fn total(place: &Place, binary: &Path, scenario: &Scenario, store: Store, n: usize, keep: Option<&Path>) -> Result<Counts> {
+/// What each thread but the main one did in a whole run with `n` requests.
+async fn total(
+    place: &Place,
+    binary: &Path,
+    scenario: &Scenario,
+    store: Store,
+    n: usize,
+    ways: Ways<'_>,
+) -> Result<BTreeMap<String, Events>> {
     let valgrind = program("valgrind").context("valgrind is needed: apt-get install valgrind")?;
-    let out = keep.map_or_else(|| place.directory.path().join("callgrind.out"), Path::to_owned);
+    let kept = ways.keep.map(|folder| folder.join(format!("callgrind.{}.out", scenario.name)));
+    let out = kept.unwrap_or_else(|| place.directory.path().join("callgrind.out"));
     for old in by_thread(&out)? {
         std::fs::remove_file(old)?;
     }
     let file = format!("--callgrind-out-file={}", out.display());
-    let options = ["--tool=callgrind", "--quiet", "--separate-threads=yes", &file].map(str::to_owned);
-    let under = [valgrind.display().to_string()].into_iter().chain(options).collect();
+    let mut under: Vec<String> = vec![valgrind.display().to_string()];
+    under.extend(["--tool=callgrind", "--quiet", "--separate-threads=yes", &file].map(str::to_owned));
+    if ways.misses {
+        under.extend(["--cache-sim=yes", "--D1=32768,8,64", "--LL=1048576,8,64"].map(str::to_owned));
+    }
     let launch = Launch { binary: binary.to_owned(), under };
     let started = launch.start(place, &scenario.setup, store).await;
     let troop = started.map_err(|refused| match refused {
@@ -133,22 +182,23 @@ async fn total(place: &Place, binary: &Path, scenario: &Scenario, store: Store, 
     troop.running.service.context("it was started here")?.stop().await?;
     let threads = by_thread(&out)?;
     ensure!(!threads.is_empty(), "callgrind wrote no {}-*", out.display());
-    let mut counts = Vec::new();
-    for file in threads.iter().filter(|file| !file.to_string_lossy().ends_with(MAIN)) {
-        // a thread that did nothing has no total
-        counts.push(instructions(&std::fs::read_to_string(file)?).unwrap_or(0));
+    let mut counts = BTreeMap::new();
+    for file in threads {
+        let thread = file.to_string_lossy().rsplit('-').next().unwrap_or_default().to_owned();
+        if thread != MAIN {
+            counts.insert(thread, events(&std::fs::read_to_string(file)?));
+        }
     }
-    // hundreds of requests cost the worker more than all else costs any other thread
-    let worker = counts.iter().copied().max().context("callgrind saw one thread only")?;
-    Ok(Counts { worker: worker as f64, others: (counts.iter().sum::<u64>() - worker) as f64 })
+    Ok(counts)
 }
 
 /// Sends the requests that warm up, and `n` more.
 async fn ask<S: AsyncRead + AsyncWrite + Unpin>(scenario: &Scenario, address: SocketAddr, stream: S, n: usize) -> Result<()> {
     let requests = requests(&scenario.asks, &scenario.setup, address)?;
     let mut connection = Connection::new(stream);
-    for _ in 0..WARM_UP + n {
-        let answer = connection.exchange(&requests.http1[0], |_| {}).await?;
+    for at in 0..WARM_UP + n {
+        let request = &requests.http1[at * STRIDE % requests.http1.len()];
+        let answer = connection.exchange(request, |_| {}).await?;
         ensure!(answer.status == 200 && answer.size == requests.answer && !answer.close, "{}: {answer:?}", scenario.name);
     }
     Ok(())
@@ -168,10 +218,21 @@ fn by_thread(out: &Path) -> Result<Vec<PathBuf>> {
     Ok(files)
 }
 
-/// The total in callgrind's output.
-fn instructions(text: &str) -> Option<u64> {
-    let line = |name| text.lines().find_map(|line| line.strip_prefix(name)?.split_ascii_whitespace().next()?.parse().ok());
-    line("totals:").or_else(|| line("summary:"))
+/// What callgrind counted in a thread.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Events {
+    instructions: u64,
+    misses: [u64; 2],
+}
+
+/// The totals in callgrind's output. A thread that did nothing has none.
+fn events(text: &str) -> Events {
+    let line = |name| text.lines().find_map(|line: &str| line.strip_prefix(name));
+    let names = line("events:").unwrap_or_default().split_ascii_whitespace();
+    let totals = line("totals:").or_else(|| line("summary:")).unwrap_or_default().split_ascii_whitespace();
+    let totals: BTreeMap<&str, u64> = names.zip(totals.filter_map(|total| total.parse().ok())).collect();
+    let of = |wanted: &[&str]| wanted.iter().filter_map(|name| totals.get(name)).sum();
+    Events { instructions: of(&["Ir"]), misses: [of(&["D1mr", "D1mw"]), of(&["DLmr", "DLmw"])] }
 }
 
 fn read(path: &Path) -> Result<BTreeMap<String, f64>> {
@@ -226,9 +287,11 @@ mod tests {
 
     #[test]
     fn totals_of_callgrind() {
-        assert_eq!(instructions("version: 1\nevents: Ir\nfn=(1) x\n1 2\ntotals: 12345\n"), Some(12_345));
-        assert_eq!(instructions("summary: 77 1\n"), Some(77));
-        assert_eq!(instructions("events: Ir\n"), None);
+        let alone = Events { instructions: 12_345, misses: [0, 0] };
+        assert_eq!(events("version: 1\nevents: Ir\nfn=(1) x\n1 2\ntotals: 12345\n"), alone);
+        let cached = "events: Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw\nsummary: 77 9 9 1 2 3 1 4 5\n";
+        assert_eq!(events(cached), Events { instructions: 77, misses: [5, 9] });
+        assert_eq!(events("events: Ir\n"), Events::default());
     }
 
     #[test]

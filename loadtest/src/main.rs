@@ -49,7 +49,7 @@ use tokio::task::LocalSet;
 use args::{Args, Command};
 use bench::{Bench, Finding, say};
 use cpu::Cpus;
-use instructions::Then;
+use instructions::{Then, Ways};
 use measure::Metric;
 use peers::{Peer, Place};
 use report::Preface;
@@ -79,7 +79,7 @@ async fn run(args: &Args) -> Result<()> {
         return list();
     }
     raise_open_files()?;
-    if let Some(Command::Instructions { check, write, of, requests, profile, keep }) = &args.command {
+    if let Some(Command::Instructions { check, write, of, requests, profile, keep, misses }) = &args.command {
         let binary = binary(args, profile).await?;
         let cpus = Cpus::at_least_one()?;
         cpu::pin(cpus.load)?;
@@ -89,7 +89,8 @@ async fn run(args: &Args) -> Result<()> {
             (_, true) => Then::Write,
             _ => Then::Say,
         };
-        return instructions::run(&place, binary, profile, of, *requests, then, keep.as_deref()).await;
+        let ways = Ways { requests: *requests, keep: keep.as_deref(), misses: *misses };
+        return instructions::run(&place, binary, profile, of, ways, then).await;
     }
     let cpus = Cpus::of_machine()?;
     let chosen = chosen(&args.scenario)?;
