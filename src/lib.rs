@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`cli`] | the commands of the binary |
 //! | [`clock`] | the time within one poll of a connection's task |
+//! | [`flat_map`] | a persistent hash map that costs few misses of the caches |
 //! | [`settings`] | the one table of settings |
 //! | [`http`] | HTTP messages: headers, bodies, requests, responses |
 //! | [`model`] | the entities and nothing else |
@@ -27,6 +28,7 @@ pub mod catalog;
 pub mod cli;
 pub mod clock;
 pub mod declarative;
+pub mod flat_map;
 pub mod http;
 pub mod model;
 pub mod node;

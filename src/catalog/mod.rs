@@ -14,6 +14,7 @@
 pub mod change;
 mod delete;
 pub mod error;
+mod fields;
 mod invariants;
 pub mod page;
 mod plan;

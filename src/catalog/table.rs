@@ -3,30 +3,49 @@
 use std::ops::Bound;
 use std::sync::Arc;
 
-use ahash::RandomState;
-use imbl::shared_ptr::DefaultSharedPtr;
-use imbl::{GenericHashMap, OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet};
 use schema::{EntitySchema, Object, Value};
 use uuid::Uuid;
 
 use super::Row;
-
-type Index = GenericHashMap<Arc<str>, Arc<Row>, RandomState, DefaultSharedPtr>;
+use super::fields::{Fields, Held};
+use crate::flat_map::{FlatMap, Keyed};
 
 /// The rows of one entity.
 #[derive(Clone)]
 pub(super) struct Table {
     pub schema: &'static EntitySchema,
     pub rows: OrdMap<Uuid, Arc<Row>>,
+    /// The same rows, for look-ups.
+    by_id: FlatMap<Arc<Row>>,
     /// Field, then value to row.
-    unique: Vec<(&'static str, Index)>,
+    unique: Vec<(&'static str, FlatMap<Held>)>,
     /// The fields of `cache_key`, then their values to row; only where there are two or more.
-    compound: Index,
+    compound: FlatMap<Compound>,
     /// Field, then (parent, id) to row.
     foreign: Vec<(&'static str, OrdMap<(Uuid, Uuid), Arc<Row>>)>,
     pub tags: OrdSet<(Arc<str>, Uuid)>,
     /// (end, id) of the rows that end.
     pub ends: OrdSet<(u64, Uuid)>,
+}
+
+/// A row by the values of its `cache_key`.
+#[derive(Clone)]
+struct Compound {
+    key: Arc<str>,
+    row: Arc<Row>,
+}
+
+impl Keyed<str> for Compound {
+    fn has_key(&self, key: &str) -> bool {
+        *self.key == *key
+    }
+}
+
+impl Keyed<Uuid> for Arc<Row> {
+    fn has_key(&self, id: &Uuid) -> bool {
+        self.id == *id
+    }
 }
 
 impl Table {
@@ -36,8 +55,9 @@ impl Table {
         Self {
             schema,
             rows: OrdMap::new(),
-            unique: unique.map(|f| (f.name, Index::default())).collect(),
-            compound: Index::default(),
+            by_id: FlatMap::default(),
+            unique: unique.map(|f| (f.name, FlatMap::default())).collect(),
+            compound: FlatMap::default(),
             foreign: schema.record.foreign_keys().map(|(f, _)| (f.name, OrdMap::new())).collect(),
             tags: OrdSet::new(),
             ends: OrdSet::new(),
@@ -50,23 +70,24 @@ impl Table {
     }
 
     pub fn get(&self, id: &Uuid) -> Option<&Arc<Row>> {
-        self.rows.get(id).filter(|row| !row.expired())
+        self.by_id.get(id).filter(|row| !row.expired())
     }
 
     pub fn find(&self, field: &str, value: &str) -> Option<&Arc<Row>> {
         let (_, index) = self.unique.iter().find(|(name, _)| *name == field)?;
-        index.get(value).filter(|row| !row.expired())
+        index.get(value).map(Held::row).filter(|row| !row.expired())
     }
 
     /// The row that has the values of `cache_key` which `body` has.
     pub fn find_compound(&self, body: &Object) -> Option<&Arc<Row>> {
-        self.compound.get(compound_key(self.schema, body)?.as_str()).filter(|row| !row.expired())
+        let found = self.compound.get(compound_key(self.schema, body)?.as_str())?;
+        Some(&found.row).filter(|row| !row.expired())
     }
 
     /// The rows that have the unique values of a body, also those whose time is over.
     pub fn holders(&self, body: &Object) -> Vec<Arc<Row>> {
-        let alone = self.unique.iter().filter_map(|(field, index)| index.get(body.get(*field).and_then(text)?.as_str()));
-        let together = compound_key(self.schema, body).and_then(|key| self.compound.get(key.as_str()));
+        let alone = self.unique.iter().filter_map(|(field, index)| index.get(body.get(*field).and_then(text)?.as_str()).map(Held::row));
+        let together = compound_key(self.schema, body).and_then(|key| self.compound.get(key.as_str())).map(|found| &found.row);
         alone.chain(together).cloned().collect()
     }
 
@@ -96,27 +117,36 @@ impl Table {
     /// Puts a row in the place of the one with its id.
     pub fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.id);
-        let body = row.object();
+        let fields = Fields::of(&row);
         for (field, index) in &mut self.unique {
-            if let Some(value) = body.get(*field).and_then(text) {
-                index.insert(value.into(), row.clone());
+            if let Some((key, held)) = fields.held(field, &row) {
+                index.insert(&*key, held);
             }
         }
-        if let Some(key) = compound_key(self.schema, &body) {
-            self.compound.insert(key.into(), row.clone());
+        if let Some(key) = fields.compound_key(self.schema) {
+            self.compound.insert(&*key, Compound { key: Arc::from(&*key), row: row.clone() });
         }
         for (field, index) in &mut self.foreign {
-            if let Some(parent) = parent(&body, field) {
+            if let Some(parent) = fields.parent(field) {
                 index.insert((parent, row.id), row.clone());
             }
         }
-        for tag in tags(&body) {
-            self.tags.insert((tag.into(), row.id));
+        for tag in fields.tags() {
+            let tag = self.known_tag(&tag);
+            self.tags.insert((tag, row.id));
         }
         if let Some(end) = row.expires {
             self.ends.insert((end, row.id));
         }
+        self.by_id.insert(&row.id, row.clone());
         self.rows.insert(row.id, row);
+    }
+
+    /// A tag as one text for all rows that have it.
+    fn known_tag(&self, tag: &str) -> Arc<str> {
+        let first = (Arc::from(tag), Uuid::nil());
+        let known = self.tags.get_next(&first).filter(|(known, _)| **known == *tag).map(|(known, _)| Arc::clone(known));
+        known.unwrap_or(first.0)
     }
 
     /// Indexes hold as many entries as the rows have values. Rows whose time is over may have lost a value to another row.
@@ -124,6 +154,7 @@ impl Table {
         if self.rows.values().any(|row| row.expired()) {
             return;
         }
+        assert_eq!(self.by_id.len(), self.rows.len(), "{} by id", self.schema.name);
         let bodies: Vec<Object> = self.rows.values().map(|row| row.object()).collect();
         let count = |has: &dyn Fn(&Object) -> usize| bodies.iter().map(has).sum::<usize>();
         for (field, index) in &self.unique {
@@ -140,26 +171,33 @@ impl Table {
 
     pub fn remove(&mut self, id: &Uuid) -> Option<Arc<Row>> {
         let row = self.rows.remove(id)?;
-        let body = row.object();
+        self.by_id.remove(id);
+        let fields = Fields::of(&row);
+        // another row may have taken over a value in the same change
         for (field, index) in &mut self.unique {
-            if let Some(value) = body.get(*field).and_then(text) {
-                forget(index, &value, id);
+            if let Some((key, _)) = fields.held(field, &row)
+                && index.get(&*key).is_some_and(|held| held.row().id == *id)
+            {
+                index.remove(&*key);
             }
         }
-        if let Some(key) = compound_key(self.schema, &body) {
-            forget(&mut self.compound, &key, id);
+        if let Some(key) = fields.compound_key(self.schema)
+            && self.compound.get(&*key).is_some_and(|found| found.row.id == *id)
+        {
+            self.compound.remove(&*key);
         }
         for (field, index) in &mut self.foreign {
-            if let Some(parent) = parent(&body, field) {
+            if let Some(parent) = fields.parent(field) {
                 index.remove(&(parent, *id));
             }
         }
-        for tag in tags(&body) {
-            self.tags.remove(&(tag.into(), *id));
+        for tag in fields.tags() {
+            self.tags.remove(&(Arc::from(&*tag), *id));
         }
         if let Some(end) = row.expires {
             self.ends.remove(&(end, *id));
         }
+        drop(fields);
         Some(row)
     }
 }
@@ -178,13 +216,6 @@ pub fn parents(schema: &EntitySchema, body: &Object) -> Vec<(&'static str, Uuid)
     schema.record.foreign_keys().filter_map(|(field, to)| Some((to, parent(body, field.name)?))).collect()
 }
 
-/// Removes a value from an index, unless another row took it over in the same change.
-fn forget(index: &mut Index, value: &str, id: &Uuid) {
-    if index.get(value).is_some_and(|row| row.id == *id) {
-        index.remove(value);
-    }
-}
-
 /// A value as the key of an index; nothing for null.
 pub(super) fn text(value: &Value) -> Option<String> {
     match value {
@@ -195,7 +226,7 @@ pub(super) fn text(value: &Value) -> Option<String> {
 }
 
 /// The values of `cache_key` as one text, nulls included. Nothing when it has fewer than two fields.
-fn compound_key(schema: &EntitySchema, body: &Object) -> Option<String> {
+pub(super) fn compound_key(schema: &EntitySchema, body: &Object) -> Option<String> {
     if schema.cache_key.len() < 2 {
         return None;
     }

@@ -1,7 +1,5 @@
 //! What a route asks of a request, and its priority.
 
-use std::sync::Arc;
-
 use regex::Regex;
 
 use crate::model::Route;
@@ -27,14 +25,17 @@ pub struct Entry {
 pub enum Paths {
     Any,
     /// Prefixes, all of one length.
-    Plain(Vec<Arc<str>>),
+    Plain(Vec<Box<str>>),
     /// Expressions with their literal beginnings, anchored at the start.
     Patterns(Vec<(String, Regex)>),
 }
 
-/// Compared field by field; the greater one goes first.
+/// The greater one goes first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Priority {
+pub struct Priority([u64; 2]);
+
+/// What a priority is made of, the first that differs decides.
+struct Terms {
     kinds: usize,
     /// Kinds by weight; 0 but in the traditional flavour.
     category: u8,
@@ -43,6 +44,21 @@ pub struct Priority {
     regex: bool,
     regex_priority: i64,
     length: usize,
+}
+
+impl From<Terms> for Priority {
+    fn from(terms: Terms) -> Self {
+        let Terms { kinds, category, plain_hosts, headers, regex, regex_priority, length } = terms;
+        let above_zero = regex_priority.cast_unsigned() ^ 1 << 63;
+        let bits = (kinds as u128) << 111
+            | u128::from(category) << 106
+            | u128::from(plain_hosts) << 105
+            | (headers.min(255) as u128) << 97
+            | u128::from(regex) << 96
+            | u128::from(above_zero) << 32
+            | u128::from(u32::try_from(length).unwrap_or(u32::MAX));
+        Self([(bits >> 64) as u64, bits as u64])
+    }
 }
 
 /// Adds the entries of a route.
@@ -88,21 +104,21 @@ impl Entry {
         let snis: Vec<Name> = route.snis.iter().flat_map(|s| s.iter()).map(|s| Name::parse(s.trim_end_matches('.'))).collect();
         let present = [!hosts.is_empty(), !headers.is_empty(), !matches!(paths, Paths::Any), !methods.is_empty(), !snis.is_empty()];
         let category = present.iter().fold(0, |bits, kind| bits << 1 | u8::from(*kind));
-        let priority = Priority {
+        let priority = Priority::from(Terms {
             kinds: present.iter().filter(|kind| **kind).count(),
             category: if flavor == Flavor::Traditional { category } else { 0 },
             plain_hosts: !hosts.is_empty() && hosts.iter().all(Host::is_plain),
-            headers: headers.len().min(255),
+            headers: headers.len(),
             regex,
             regex_priority,
             length,
-        };
+        });
         Self { place, priority, hosts, paths, methods, headers, snis, created_at: route.created_at, id: route.id }
     }
 
     /// The beginnings of the paths that the entry may take.
     pub fn prefixes(&self) -> impl Iterator<Item = &str> {
-        let (plain, patterns): (&[Arc<str>], &[(String, Regex)]) = match &self.paths {
+        let (plain, patterns): (&[Box<str>], &[(String, Regex)]) = match &self.paths {
             Paths::Any => (&[], &[]),
             Paths::Plain(prefixes) => (prefixes, &[]),
             Paths::Patterns(patterns) => (&[], patterns),
@@ -141,14 +157,24 @@ impl Entry {
         })
     }
 
-    /// The part of the path that matches, and captures.
-    pub fn matched_path(&self, path: &str) -> Option<(Option<Arc<str>>, Captures)> {
+    /// Whether a path that has one of the beginnings is one of the entry's.
+    pub fn matches_path(&self, path: &str) -> bool {
         match &self.paths {
-            Paths::Any => Some((None, Captures::default())),
-            Paths::Plain(prefixes) => {
-                let prefix = prefixes.iter().find(|p| path.starts_with(&***p))?;
-                Some((Some(Arc::clone(prefix)), Captures::default()))
-            }
+            Paths::Any | Paths::Plain(_) => true,
+            Paths::Patterns(patterns) => patterns.iter().any(|(literal, p)| path.starts_with(literal.as_str()) && p.is_match(path)),
+        }
+    }
+
+    /// Whether the entry takes every request whose host and whose path's beginning are its own.
+    pub fn asks_no_more(&self) -> bool {
+        let asks = [self.methods.is_empty(), self.headers.is_empty(), self.snis.is_empty(), self.hosts.iter().all(|h| h.port.is_none())];
+        asks.into_iter().all(|none| none) && !matches!(self.paths, Paths::Patterns(_))
+    }
+
+    /// What the entry's regular expression finds in the path: how much of it, and captures. Nothing for other entries.
+    pub fn captures(&self, path: &str) -> Option<(usize, Captures)> {
+        match &self.paths {
+            Paths::Any | Paths::Plain(_) => None,
             Paths::Patterns(patterns) => patterns.iter().find_map(|(literal, pattern)| {
                 let found = path.starts_with(literal.as_str()).then(|| pattern.captures(path))??;
                 let text = |m: regex::Match<'_>| m.as_str().to_owned();
@@ -157,7 +183,7 @@ impl Entry {
                     numbered: found.iter().skip(1).map(|m| m.map(text)).collect(),
                     named: pattern.capture_names().flatten().filter_map(|n| Some((n.to_owned(), text(found.name(n)?)))).collect(),
                 };
-                Some((found.get(0).map(|m| m.as_str().into()), captures))
+                Some((found.get(0)?.len(), captures))
             }),
         }
     }

@@ -13,8 +13,8 @@ use atc_router::context::Context;
 use atc_router::schema::Schema;
 use uuid::Uuid;
 
+use crate::flat_map::{FlatMap, Keyed};
 use crate::plugin::exchange::Captures;
-use crate::router::index::Table;
 use crate::router::pattern::split_port;
 use crate::router::{Match, Query};
 
@@ -50,7 +50,7 @@ pub fn check(expression: &str) -> Result<(), String> {
 #[derive(Clone, Default)]
 pub struct Expressions {
     /// By the beginning that a path must have; expressions that say nothing of it stand under the empty one.
-    buckets: Table<Arc<Bucket>>,
+    buckets: FlatMap<Arc<Bucket>>,
     /// Lengths of the beginnings.
     lengths: Arc<[usize]>,
     /// Fields that the expressions name.
@@ -58,6 +58,7 @@ pub struct Expressions {
 }
 
 struct Bucket {
+    beginning: String,
     engine: Engine,
     /// Priority and place of each route.
     places: AHashMap<Uuid, (u64, usize)>,
@@ -108,7 +109,7 @@ impl Builder {
         }
         for beginning in std::mem::take(&mut self.changed) {
             match self.members.get(&beginning) {
-                Some(members) => self.made.buckets.insert(beginning.into(), Arc::new(Bucket::new(members))),
+                Some(members) => self.made.buckets.insert(&*beginning, Arc::new(Bucket::new(&beginning, members))),
                 None => self.made.buckets.remove(beginning.as_str()),
             };
         }
@@ -120,9 +121,15 @@ impl Builder {
     }
 }
 
+impl Keyed<str> for Arc<Bucket> {
+    fn has_key(&self, beginning: &str) -> bool {
+        self.beginning == beginning
+    }
+}
+
 impl Bucket {
-    fn new(members: &BTreeMap<usize, Member>) -> Self {
-        let mut bucket = Self { engine: Engine::new(&SCHEMA), places: AHashMap::new() };
+    fn new(beginning: &str, members: &BTreeMap<usize, Member>) -> Self {
+        let mut bucket = Self { beginning: beginning.to_owned(), engine: Engine::new(&SCHEMA), places: AHashMap::new() };
         for (place, member) in members {
             let added = bucket.engine.add_matcher(usize::try_from(member.priority).unwrap_or(usize::MAX), member.id, &member.expression);
             match added {
@@ -186,7 +193,7 @@ impl Expressions {
             let Some((priority, place)) = bucket.places.get(&found.uuid) else { continue };
             if best.as_ref().is_none_or(|(key, _)| (*priority, found.uuid) > *key) {
                 let prefix = match found.matches.get("http.path") {
-                    Some(Value::String(text)) => Some(text.as_str().into()),
+                    Some(Value::String(text)) => Some(text.len()),
                     _ => None,
                 };
                 best = Some(((*priority, found.uuid), Match { place: *place, prefix, captures: captures(found.captures.into_iter()) }));

@@ -90,8 +90,8 @@ impl<'a> Query<'a> {
 pub struct Match {
     /// Place of the route.
     pub place: usize,
-    /// What the route's path matched, for `strip_path`.
-    pub prefix: Option<Arc<str>>,
+    /// How many bytes at the start of the path the route's path matched, for `strip_path`.
+    pub prefix: Option<usize>,
     pub captures: Captures,
 }
 

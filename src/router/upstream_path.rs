@@ -12,8 +12,8 @@ pub enum Handling {
     V1,
 }
 
-/// Writes the path that goes upstream. `path` is the normalized path of the request, `strip` what is taken off its start.
-pub fn upstream_path(service_path: Option<&str>, path: &str, strip: Option<&str>, handling: Handling, out: &mut String) {
+/// Writes the path that goes upstream. `path` is the normalized path of the request, `strip` how many bytes are taken off its start.
+pub fn upstream_path(service_path: Option<&str>, path: &str, strip: Option<usize>, handling: Handling, out: &mut String) {
     out.clear();
     let base = service_path.unwrap_or("/");
     match (strip.map(|prefix| rest(path, prefix)), handling) {
@@ -51,9 +51,8 @@ fn stripped(base: &str, path: &str, rest: &str, out: &mut String) {
 }
 
 /// What follows the prefix, without dot segments at its start, which only appear when a prefix is cut off within a segment.
-fn rest<'a>(path: &'a str, prefix: &str) -> &'a str {
-    let cut = prefix.len().min(path.len());
-    let rest = path.get(cut..).unwrap_or_default();
+fn rest(path: &str, prefix: usize) -> &str {
+    let rest = path.get(prefix..).unwrap_or_default();
     match rest {
         "." | ".." => "",
         rest => rest.strip_prefix("../").or_else(|| rest.strip_prefix("./")).unwrap_or(rest),
@@ -66,7 +65,7 @@ mod tests {
 
     fn join(service: &str, route: &str, strip: bool, request: &str, handling: Handling) -> String {
         let mut out = String::new();
-        upstream_path(Some(service), request, strip.then_some(route), handling, &mut out);
+        upstream_path(Some(service), request, strip.then_some(route.len()), handling, &mut out);
         out
     }
 

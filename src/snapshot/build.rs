@@ -19,7 +19,7 @@ use crate::router::{self, Flavor};
 use crate::snapshot::plan::{ByScope, Scoped};
 use crate::snapshot::target::Destination;
 use crate::snapshot::upstream_tls::InUse;
-use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot, Speaks, certificates};
+use crate::snapshot::{Plan, RouteEntry, ServiceDefaults, ServiceEntry, Snapshot, Speaks, Way, certificates};
 
 /// Builds snapshots, one after the other; each costs what has changed since the last one.
 pub struct Builder {
@@ -113,7 +113,6 @@ impl Builder {
             routes: self.routes.clone(),
             global,
             rewriters,
-            flavor: self.flavor,
             destinations: self.destinations.clone(),
             certificates,
         }
@@ -227,7 +226,8 @@ impl Builder {
             Some(parent) => Some(self.services.get(&parent.id).filter(|entry| entry.service.enabled).cloned()?),
         };
         let plan = self.plan(Some(route.id), service.as_ref().map(|s| s.service.id));
-        Some(RouteEntry { speaks: Speaks::of(&route), route, service, plan })
+        let (speaks, way, buffers) = (Speaks::of(&route), Way::of(&route, self.flavor), route.request_buffering);
+        Some(RouteEntry { route, service, plan, speaks, way, buffers })
     }
 
     fn put(&mut self, id: Uuid, entry: RouteEntry) {

@@ -44,17 +44,38 @@ pub struct Snapshot {
     routes: Vector<Option<Arc<RouteEntry>>>,
     global: Arc<Plan>,
     rewriters: Vec<Instance>,
-    flavor: Flavor,
     destinations: Destinations,
     certificates: Arc<Certificates>,
 }
 
-/// A route, its service and its plugins.
+/// A route, its service and its plugins, and what each request asks of the route, so that the route itself need not be read.
 pub struct RouteEntry {
     pub route: Arc<Route>,
     pub service: Option<Arc<ServiceEntry>>,
     pub plan: Arc<Plan>,
     pub speaks: Speaks,
+    pub way: Way,
+    /// `request_buffering`
+    pub buffers: bool,
+}
+
+/// How a route changes where a request goes.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Way {
+    pub strip_path: bool,
+    pub preserve_host: bool,
+    pub handling: Handling,
+}
+
+impl Way {
+    /// `path_handling` has a meaning in the traditional flavour alone.
+    pub fn of(route: &Route, flavor: Flavor) -> Self {
+        let handling = match (flavor, route.path_handling.as_deref()) {
+            (Flavor::Traditional, Some("v1")) => Handling::V1,
+            _ => Handling::V0,
+        };
+        Self { strip_path: route.strip_path, preserve_host: route.preserve_host, handling }
+    }
 }
 
 /// The protocols of a route.
@@ -74,28 +95,20 @@ impl Speaks {
 }
 
 /// A route that was found for a request.
-pub struct Found {
-    pub entry: Arc<RouteEntry>,
+pub struct Found<'a> {
+    pub entry: &'a RouteEntry,
     pub captures: Captures,
-    /// What the route's path matched at the start of the request's.
-    pub prefix: Option<Arc<str>>,
+    /// How many bytes at the start of the request's path the route's path matched.
+    pub prefix: Option<usize>,
 }
 
 impl Snapshot {
     /// The route for a request.
-    pub fn find_route(&self, x: &Exchange) -> Option<Found> {
+    pub fn find_route(&self, x: &Exchange) -> Option<Found<'_>> {
         let query = Query::of(x);
         let found = self.router.find(&query)?;
-        let entry = Arc::clone(self.routes.get(found.place)?.as_ref()?);
+        let entry = self.routes.get(found.place)?.as_ref()?;
         Some(Found { entry, captures: found.captures, prefix: found.prefix })
-    }
-
-    /// How the paths of a route and its service are joined: `path_handling` has a meaning in the traditional flavour alone.
-    pub fn handling(&self, route: &Route) -> Handling {
-        match (self.flavor, route.path_handling.as_deref()) {
-            (Flavor::Traditional, Some("v1")) => Handling::V1,
-            _ => Handling::V0,
-        }
     }
 
     /// Where a request goes: to where the service leads, unless a plugin has chosen another host.

@@ -11,7 +11,8 @@ use crate::catalog::Catalog;
 use crate::catalog::vault::{Vaults, is_reference};
 use crate::model::Service;
 use crate::plugin::Exchange;
-use crate::router::{Handling, upstream_path};
+use crate::router::upstream_path;
+use crate::snapshot::Way;
 use crate::snapshot::target::{Destination, Picked};
 use crate::snapshot::upstream_tls::{InUse, Terms, UpstreamTls};
 
@@ -66,20 +67,17 @@ impl ServiceEntry {
         }
     }
 
-    /// Sets where the request goes, before plugins may change it. `prefix` is what the route's path matched.
-    pub fn address(&self, x: &mut Exchange, prefix: Option<&str>, handling: Handling) {
-        let strip = x.route.as_ref().filter(|r| r.strip_path).and(prefix);
+    /// Sets where the request goes, before plugins may change it. `prefix` is how much of the path the route's path matched.
+    pub fn address(&self, x: &mut Exchange, prefix: Option<usize>, way: Way) {
+        let strip = prefix.filter(|_| way.strip_path);
         x.upstream.scheme.clear();
         x.upstream.scheme.push_str(&self.service.protocol);
         x.upstream.host.clear();
         x.upstream.host.push_str(&self.service.host);
         x.upstream.port = self.service.port;
-        x.upstream.host_header = match &x.route {
-            Some(route) if route.preserve_host => x.request.headers.get_str("host").map(str::to_owned),
-            _ => None,
-        };
-        x.upstream.prefix = strip.filter(|p| *p != "/" && !p.is_empty()).map(str::to_owned);
-        upstream_path(self.service.path.as_deref(), &x.path, strip, handling, &mut x.upstream.target);
+        x.upstream.host_header = if way.preserve_host { x.request.headers.get_str("host").map(str::to_owned) } else { None };
+        x.upstream.prefix = strip.and_then(|n| x.path.get(..n)).filter(|p| *p != "/" && !p.is_empty()).map(str::to_owned);
+        upstream_path(self.service.path.as_deref(), &x.path, strip, way.handling, &mut x.upstream.target);
         if let Some(query) = x.request.query() {
             x.upstream.target.push('?');
             x.upstream.target.push_str(query);

@@ -132,25 +132,24 @@ impl Engine {
             snapshot.global_plan().collect_rest(x, 0);
             return Err(Reply::error(404, "no Route matched with those values").into());
         };
+        let entry = found.entry;
         x.captures = found.captures;
-        x.route = Some(Arc::clone(&found.entry.route));
-        x.service = found.entry.service.as_ref().map(|s| Arc::clone(&s.service));
-        let plan = Arc::clone(&found.entry.plan);
-        if let Err(reply) = protocol_check(x, found.entry.speaks) {
-            plan.collect_rest(x, 0);
+        x.route = Some(Arc::clone(&entry.route));
+        x.service = entry.service.as_ref().map(|s| Arc::clone(&s.service));
+        if let Err(reply) = protocol_check(x, entry.speaks) {
+            entry.plan.collect_rest(x, 0);
             return Err(reply.into());
         }
-        if let Some(service) = &found.entry.service {
-            let handling = x.route.as_ref().map_or_else(Default::default, |route| snapshot.handling(route));
-            service.address(x, found.prefix.as_deref(), handling);
+        if let Some(service) = &entry.service {
+            service.address(x, found.prefix, entry.way);
         }
-        self.access(x, &plan).await?;
-        let Some(service) = &found.entry.service else {
+        self.access(x, &entry.plan).await?;
+        let Some(service) = &entry.service else {
             return Err(Reply::error(503, "no Service found with those values").into());
         };
         self.limit_body(x)?;
         *answered = Answered::Tried;
-        self.proxy(x, snapshot, service).await?;
+        self.proxy(x, snapshot, service, entry.buffers).await?;
         *answered = Answered::Upstream;
         Ok(())
     }

@@ -11,12 +11,13 @@ use crate::proxy::engine::{Engine, Failed};
 use crate::snapshot::{Picked, ServiceEntry, Snapshot};
 
 impl Engine {
-    /// Sends the request upstream, to another target where one fails, until there is the head of an answer.
-    pub(super) async fn proxy(&self, x: &mut Exchange, snapshot: &Snapshot, service: &ServiceEntry) -> Result<(), Failed> {
+    /// Sends the request upstream, to another target where one fails, until there is the head of an answer. `buffers` is whether
+    /// the request's body is read before.
+    pub(super) async fn proxy(&self, x: &mut Exchange, snapshot: &Snapshot, service: &ServiceEntry, buffers: bool) -> Result<(), Failed> {
         // plugins may have taken their time
         let begun = if x.chosen.is_empty() { clock::now() } else { clock::read() };
         x.timing.upstream_started = Some(begun);
-        if x.route.as_ref().is_none_or(|r| r.request_buffering) {
+        if buffers {
             x.request.body.buffer(self.terms.request_buffer).await.map_err(|e| Failed::proxy(refused_body(&e)))?;
         }
         let upgrade = websocket(x);

@@ -1,0 +1,94 @@
+//! The fields of a row that indexes look at, read from its text without making values of the others.
+
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use schema::{EntitySchema, Value};
+use serde_json::value::RawValue;
+use uuid::Uuid;
+
+use super::{Row, table};
+use crate::flat_map::Keyed;
+
+/// The fields of one row, by name.
+pub(super) struct Fields<'a> {
+    text: &'a str,
+    by_name: BTreeMap<&'a str, &'a RawValue>,
+}
+
+/// A row by one of its values, which is read where the row's text has it.
+#[derive(Clone)]
+pub(super) struct Held {
+    row: Arc<Row>,
+    at: u32,
+    length: u32,
+}
+
+/// Set in a length when the text is JSON to be decoded, and not the value itself.
+const ENCODED: u32 = 1 << 31;
+
+impl Held {
+    pub fn row(&self) -> &Arc<Row> {
+        &self.row
+    }
+}
+
+impl Keyed<str> for Held {
+    fn has_key(&self, key: &str) -> bool {
+        let (at, length) = (self.at as usize, (self.length & !ENCODED) as usize);
+        let text = &self.row.text()[at..at + length];
+        if self.length & ENCODED == 0 { text == key } else { decoded(text).as_deref() == Some(key) }
+    }
+}
+
+impl<'a> Fields<'a> {
+    pub fn of(row: &'a Row) -> Self {
+        let text = row.text();
+        Self { text, by_name: serde_json::from_str(text).expect("a row's body was written by this program") }
+    }
+
+    /// The key of a row in the index of a field, and what the index has for it; nothing where the field is null.
+    pub fn held(&self, field: &str, row: &Arc<Row>) -> Option<(Cow<'a, str>, Held)> {
+        let raw = self.by_name.get(field)?.get();
+        let at = raw.as_ptr() as usize - self.text.as_ptr() as usize;
+        let (key, at, length) = match plain(raw) {
+            Some(value) => (value.into(), at + 1, value.len() as u32),
+            None => (decoded(raw)?.into(), at, raw.len() as u32 | ENCODED),
+        };
+        Some((key, Held { row: Arc::clone(row), at: at as u32, length }))
+    }
+
+    /// The values of `cache_key` as one text. Nothing when it has fewer than two fields.
+    pub fn compound_key(&self, schema: &EntitySchema) -> Option<String> {
+        if schema.cache_key.len() < 2 {
+            return None;
+        }
+        let values = schema.cache_key.iter().filter_map(|field| Some(((*field).to_owned(), self.value(field)?)));
+        table::compound_key(schema, &values.collect())
+    }
+
+    /// The id in a foreign key.
+    pub fn parent(&self, field: &str) -> Option<Uuid> {
+        self.value(field)?.get("id")?.as_str()?.parse().ok()
+    }
+
+    pub fn tags(&self) -> Vec<Cow<'a, str>> {
+        let tags = self.by_name.get("tags").and_then(|raw| serde_json::from_str(raw.get()).ok());
+        tags.unwrap_or_default()
+    }
+
+    fn value(&self, field: &str) -> Option<Value> {
+        serde_json::from_str(self.by_name.get(field)?.get()).ok()
+    }
+}
+
+/// What a JSON string without escapes holds.
+fn plain(json: &str) -> Option<&str> {
+    let value = json.strip_prefix('"')?.strip_suffix('"')?;
+    (!value.contains('\\')).then_some(value)
+}
+
+fn decoded(json: &str) -> Option<String> {
+    serde_json::from_str(json).ok().as_ref().and_then(table::text)
+}
