@@ -14,8 +14,8 @@ use crate::peers::{Listeners, Place, Running};
 use crate::scenarios::Setup;
 use crate::service::{Service, free_addresses};
 
-/// How long a large document may take.
-const LOADING: Duration = Duration::from_secs(120);
+/// How long a large document may take, under callgrind too.
+const LOADING: Duration = Duration::from_secs(900);
 
 /// Builds the binary and says where it is.
 pub async fn build(profile: &str) -> Result<PathBuf> {

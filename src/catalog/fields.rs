@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schema::{EntitySchema, Value};
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -14,7 +15,16 @@ use crate::flat_map::Keyed;
 /// The fields of one row, by name.
 pub(super) struct Fields<'a> {
     text: &'a str,
-    by_name: BTreeMap<&'a str, &'a RawValue>,
+    by_name: BTreeMap<Name<'a>, &'a RawValue>,
+}
+
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl std::borrow::Borrow<str> for Name<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
 }
 
 /// A row by one of its values, which is read where the row's text has it.
@@ -73,7 +83,8 @@ impl<'a> Fields<'a> {
         self.value(field)?.get("id")?.as_str()?.parse().ok()
     }
 
-    pub fn tags(&self) -> Vec<Cow<'a, str>> {
+    /// None where the row has none.
+    pub fn tags(&self) -> Vec<String> {
         let tags = self.by_name.get("tags").and_then(|raw| serde_json::from_str(raw.get()).ok());
         tags.unwrap_or_default()
     }
@@ -91,4 +102,40 @@ fn plain(json: &str) -> Option<&str> {
 
 fn decoded(json: &str) -> Option<String> {
     serde_json::from_str(json).ok().as_ref().and_then(table::text)
+}
+
+#[cfg(test)]
+mod tests {
+    use schema::json;
+
+    use super::*;
+    use crate::model;
+
+    #[test]
+    fn values_are_found_in_the_text_however_it_is_written() {
+        let schema = model::entity("consumers").expect("an entity");
+        let text = r#"{"id":"x","user\u006eame":"a\u0062c","custom_id" : "a\"b\\" ,"tags":["t","\u0075"],"n":[{"username":"no"}]}"#;
+        let row = Arc::new(Row::from_text(schema, Uuid::nil(), text.into()));
+        let fields = Fields::of(&row);
+        let Some((key, held)) = fields.held("username", &row) else { panic!("it has a name") };
+        assert_eq!(key, "abc");
+        assert!(held.has_key("abc") && !held.has_key(r"a\u0062c") && !held.has_key("ab"));
+        let Some((key, held)) = fields.held("custom_id", &row) else { panic!("it has a custom_id") };
+        assert_eq!(key, r#"a"b\"#);
+        assert!(held.has_key(r#"a"b\"#));
+        assert_eq!(fields.tags(), ["t", "u"]);
+        assert!(fields.held("other", &row).is_none());
+    }
+
+    #[test]
+    fn a_plain_value_is_compared_where_it_stands() {
+        let schema = model::entity("consumers").expect("an entity");
+        let body = json!({"id": Uuid::nil().to_string(), "username": "grüße", "custom_id": null, "tags": null});
+        let row = Arc::new(Row::new(schema, Uuid::nil(), body.as_object().expect("an object")));
+        let fields = Fields::of(&row);
+        let Some((key, held)) = fields.held("username", &row) else { panic!("it has a name") };
+        assert_eq!((&*key, held.length & ENCODED), ("grüße", 0));
+        assert!(held.has_key("grüße") && !held.has_key("grüß"));
+        assert!(fields.held("custom_id", &row).is_none() && fields.tags().is_empty());
+    }
 }

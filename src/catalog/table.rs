@@ -132,7 +132,7 @@ impl Table {
             }
         }
         for tag in fields.tags() {
-            let tag = self.known_tag(&tag);
+            let tag = self.known_tag(tag);
             self.tags.insert((tag, row.id));
         }
         if let Some(end) = row.expires {
@@ -143,9 +143,9 @@ impl Table {
     }
 
     /// A tag as one text for all rows that have it.
-    fn known_tag(&self, tag: &str) -> Arc<str> {
+    fn known_tag(&self, tag: String) -> Arc<str> {
         let first = (Arc::from(tag), Uuid::nil());
-        let known = self.tags.get_next(&first).filter(|(known, _)| **known == *tag).map(|(known, _)| Arc::clone(known));
+        let known = self.tags.get_next(&first).filter(|(known, _)| *known == first.0).map(|(known, _)| Arc::clone(known));
         known.unwrap_or(first.0)
     }
 
@@ -192,7 +192,7 @@ impl Table {
             }
         }
         for tag in fields.tags() {
-            self.tags.remove(&(Arc::from(&*tag), *id));
+            self.tags.remove(&(tag.into(), *id));
         }
         if let Some(end) = row.expires {
             self.ends.remove(&(end, *id));
