@@ -24,8 +24,8 @@ pub struct Exchange {
     pub client: Client,
     /// Configuration that this request sees.
     pub world: Arc<dyn World>,
-    pub route: Option<Arc<Route>>,
-    pub service: Option<Arc<Service>>,
+    pub route: Option<Via<Route>>,
+    pub service: Option<Via<Service>>,
     /// Captures of the route's regular expression.
     pub captures: Captures,
     /// Where the request goes; plugins in access may change it.
@@ -49,6 +49,25 @@ pub struct Exchange {
     /// Configurations that run on this request, in the order of their priority, as far as they are known.
     pub chosen: SmallVec<[Instance; 4]>,
     scratch: SmallVec<[(Uuid, Box<dyn Any>); 2]>,
+}
+
+/// A row by way of what the snapshot has made of it. Most requests ask for nothing that only the row itself has, and do not
+/// touch it: of many that come at random, it is not in the processor's caches.
+#[derive(Clone)]
+pub struct Via<T: 'static>(Arc<dyn AsRef<T> + Send + Sync>);
+
+impl<T> Via<T> {
+    pub fn new(entry: Arc<impl AsRef<T> + Send + Sync + 'static>) -> Self {
+        Self(entry)
+    }
+}
+
+impl<T> std::ops::Deref for Via<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        (*self.0).as_ref()
+    }
 }
 
 /// A request id: 32 hexadecimal digits.

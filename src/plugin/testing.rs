@@ -17,9 +17,20 @@ use uuid::Uuid;
 use crate::catalog::Row;
 use crate::http::{Body, BodyError, BodySource, Method, Request};
 use crate::model::{Consumer, PluginRow, Route, Service};
-use crate::plugin::exchange::{Client, RequestId};
+use crate::plugin::exchange::{Client, RequestId, Via};
 use crate::plugin::reply::ReplyBody;
 use crate::plugin::{Descriptor, Env, Exchange, Handles, Plugin, Reply, World};
+
+/// A row as a snapshot's entry for it, which it is all of.
+pub fn via<T: Send + Sync + 'static>(row: T) -> Via<T> {
+    struct Itself<T>(T);
+    impl<T> AsRef<T> for Itself<T> {
+        fn as_ref(&self) -> &T {
+            &self.0
+        }
+    }
+    Via::new(Arc::new(Itself(row)))
+}
 
 /// The configuration as the Admin API would store it.
 pub fn validated<P: Plugin>(config: Value) -> Result<Value, Violations> {

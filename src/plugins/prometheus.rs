@@ -100,7 +100,7 @@ mod tests {
     use super::*;
     use crate::model::{Consumer, Route, Service};
     use crate::plugin::exchange::Sizes;
-    use crate::plugin::testing::{Rows, env, exchange, plugin_with, refused, row};
+    use crate::plugin::testing::{Rows, env, exchange, plugin_with, refused, row, via};
 
     /// The metrics after requests of nobody and of `bob`, one to a route with a service and one to none.
     fn counted(config: Value) -> String {
@@ -118,8 +118,8 @@ mod tests {
             x.response.status = if authenticated { 200 } else { 401 };
             x.size = Sizes { request: 10, response: 100, response_body: 50 };
             plugin.log(&mut x);
-            x.route = Some(Arc::new(row(route.clone())));
-            x.service = Some(Arc::new(row(service.clone())));
+            x.route = Some(via(row::<Route>(route.clone())));
+            x.service = Some(via(row::<Service>(service.clone())));
             if authenticated {
                 x.source = Source::Upstream;
                 x.timing.upstream_started = Some(x.timing.started);

@@ -59,6 +59,12 @@ pub struct RouteEntry {
     pub buffers: bool,
 }
 
+impl AsRef<Route> for RouteEntry {
+    fn as_ref(&self) -> &Route {
+        &self.route
+    }
+}
+
 /// How a route changes where a request goes.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Way {
@@ -96,7 +102,7 @@ impl Speaks {
 
 /// A route that was found for a request.
 pub struct Found<'a> {
-    pub entry: &'a RouteEntry,
+    pub entry: &'a Arc<RouteEntry>,
     pub captures: Captures,
     /// How many bytes at the start of the request's path the route's path matched.
     pub prefix: Option<usize>,

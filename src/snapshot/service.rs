@@ -50,6 +50,12 @@ pub struct ServiceDefaults {
     pub client_certificate: Option<(String, String)>,
 }
 
+impl AsRef<Service> for ServiceEntry {
+    fn as_ref(&self) -> &Service {
+        &self.service
+    }
+}
+
 impl ServiceEntry {
     pub fn new(service: Arc<Service>, destination: Destination, catalog: &Catalog, defaults: &ServiceDefaults, in_use: &mut InUse) -> Self {
         let limit = |ms: Option<u64>| Duration::from_millis(ms.unwrap_or(60_000));

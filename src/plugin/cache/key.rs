@@ -148,7 +148,7 @@ mod tests {
     use std::sync::Arc;
 
     use super::*;
-    use crate::plugin::testing::{consumer, exchange, route};
+    use crate::plugin::testing::{consumer, exchange, route, via};
 
     fn text(recipe: &Recipe, target: &str, headers: &[(&str, &str)]) -> String {
         String::from_utf8(recipe.text(&exchange("GET", target, headers)).to_vec()).unwrap()
@@ -175,7 +175,7 @@ mod tests {
         let (route_id, bob_id) = (route.id, bob.id);
         x.authenticated.consumer = Some(Arc::new(bob));
         assert_eq!(text(&Recipe::default(), &x), "default|POST|POST /A/b|x=1|");
-        x.route = Some(Arc::new(route));
+        x.route = Some(via(route));
         assert_eq!(text(&Recipe::default(), &x), format!("{bob_id}:{route_id}|POST|POST /A/b|x=1|"));
         x.authenticated.consumer = None;
         x.request.target = "/A".to_owned();

@@ -7,7 +7,7 @@ use super::*;
 use crate::http::Body;
 use crate::model::{Consumer, Route, Service};
 use crate::plugin::exchange::{Authenticated, Credential as Verified, Sizes, Tls};
-use crate::plugin::testing::{Rows, exchange, row};
+use crate::plugin::testing::{Rows, exchange, row, via};
 
 fn logged(x: &mut Exchange) -> Value {
     serde_json::from_slice(&record(x)).expect("a record is JSON")
@@ -24,8 +24,8 @@ fn answered() -> Exchange {
     );
     let consumer = json!({"id": consumer, "username": "bob", "tags": ["t"]});
     x.world = Rows::default().with::<Service>(service.clone()).with::<Route>(route.clone()).with::<Consumer>(consumer.clone()).world();
-    x.route = Some(Arc::new(row(route)));
-    x.service = Some(Arc::new(row(service)));
+    x.route = Some(via(row::<Route>(route)));
+    x.service = Some(via(row::<Service>(service)));
     let consumer: Consumer = row(consumer);
     let credential = Verified { id: "c1".to_owned(), consumer: Some(consumer.id) };
     x.authenticated = Authenticated { consumer: Some(Arc::new(consumer)), credential: Some(credential), ..Authenticated::default() };

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::*;
 use crate::http::{Body, Headers};
 use crate::plugin::reply::ReplyBody;
-use crate::plugin::testing::{consumer, env, exchange, nothing, plugin, plugin_with, refused, row, run, values};
+use crate::plugin::testing::{consumer, env, exchange, nothing, plugin, plugin_with, refused, route, row, run, values, via};
 
 const PLAIN: &[(&str, &str)] = &[("Content-Type", "text/plain")];
 
@@ -221,10 +221,10 @@ fn heads_have_entries_of_their_own() {
 #[test]
 fn consumers_have_entries_of_their_own() {
     let plugin = cache(json!({}));
-    let route = Arc::new(crate::plugin::testing::route("r"));
+    let route = via(route("r"));
     let of = |username: &str| {
         let mut x = get("/", &[]);
-        x.route = Some(Arc::clone(&route));
+        x.route = Some(route.clone());
         let id = uuid::Uuid::new_v5(&uuid::Uuid::NAMESPACE_DNS, username.as_bytes());
         x.authenticated.consumer = Some(Arc::new(row(json!({"username": username, "id": id}))));
         x

@@ -29,7 +29,7 @@ use bytes::Bytes;
 
 use crate::clock;
 use crate::http::{Request, Response};
-use crate::plugin::exchange::{RequestId, Source};
+use crate::plugin::exchange::{RequestId, Source, Via};
 use crate::plugin::files::File;
 use crate::plugin::reply::ReplyBody;
 use crate::plugin::world::Nothing;
@@ -134,8 +134,8 @@ impl Engine {
         };
         let entry = found.entry;
         x.captures = found.captures;
-        x.route = Some(Arc::clone(&entry.route));
-        x.service = entry.service.as_ref().map(|s| Arc::clone(&s.service));
+        x.route = Some(Via::new(Arc::clone(entry)));
+        x.service = entry.service.as_ref().map(|service| Via::new(Arc::clone(service)));
         if let Err(reply) = protocol_check(x, entry.speaks) {
             entry.plan.collect_rest(x, 0);
             return Err(reply.into());
