@@ -177,6 +177,35 @@ fn a_limit_survives_the_death_of_its_owner() {
     }
 }
 
+/// Each node holds something that it has not spent. One that stops hands it back; of one that is killed it counts as spent. Either
+/// goes on with what it had, also when it is asked before it has seen the others.
+#[test]
+fn what_a_stopped_node_had_goes_back_and_a_restarted_one_has_nothing_once_more() {
+    let limit = 600;
+    for stopped in [true, false] {
+        let mut cloud = Cloud::start(3);
+        let upstream = Upstream::start("from upstream");
+        limited(&cloud, &upstream, "limit", "rate-limiting", json!({"year": limit, "policy": "cluster", "fault_tolerant": false}));
+        let mut total: u64 = cloud.nodes.iter().map(|node| allowed(&burst(&[node], "/limit", 30))).sum();
+        assert_eq!(total, 90);
+        let mut gone = cloud.nodes.remove(2);
+        if stopped {
+            gone.signal(nix::sys::signal::Signal::SIGTERM);
+            assert_eq!(gone.ended(), Some(0));
+        } else {
+            gone.kill();
+        }
+        let back = gone.restart();
+        total += allowed(&burst(&[&back], "/limit", 60));
+        cloud.nodes.push(back);
+        cloud.meet();
+        let all: Vec<&Node> = cloud.nodes.iter().collect();
+        total += exhaust(&all, "/limit");
+        assert!(total <= limit && (total == limit) == stopped, "{total} of {limit}, stopped: {stopped}");
+        assert!(total + limit / 3 >= limit, "{total} of {limit}");
+    }
+}
+
 /// The owner hangs: requests pass until it is missed, as the plugin says, and each of them is known.
 #[test]
 fn while_an_owner_hangs_requests_pass_and_are_known() {
