@@ -319,6 +319,7 @@ impl Driver {
                     status: self.engine.status(self.now()),
                     alive: self.alive.clone(),
                     traffic: Traffic::of(self.mesh.counters()),
+                    troubles: self.mesh.troubles(),
                 };
                 let _ = reply.send(overview);
             }

@@ -68,7 +68,8 @@ async fn status(call: Call) -> Outcome {
         if node == own {
             shown["version"] = TROOP_VERSION.into();
             extend(&mut shown, true, Some(State { ready: status.ready, digest: status.digest }), None, Some(-status.clock_offset));
-            shown["last_error"] = status.bad.first().map(|(key, reason)| format!("{key}: {reason}")).into();
+            let bad = status.bad.first().map(|(key, reason)| format!("{key}: {reason}"));
+            shown["last_error"] = bad.or_else(|| overview.troubles.get(&node).cloned()).into();
         } else {
             let state = peer.and_then(|peer| peer.state).or_else(|| member.and_then(|member| member.state));
             extend(
@@ -78,7 +79,7 @@ async fn status(call: Call) -> Outcome {
                 peer,
                 peer.and_then(|peer| peer.clock_offset),
             );
-            shown["last_error"] = Value::Null;
+            shown["last_error"] = overview.troubles.get(&node).cloned().into();
         }
         nodes.push(shown);
     }
