@@ -112,7 +112,7 @@ pub struct Counters {
     pub bytes_in: AtomicU64,
     pub frames_out: AtomicU64,
     pub bytes_out: AtomicU64,
-    /// Frames for peers that were not connected or too slow.
+    /// Frames for peers that were not connected or too slow, or too large, and gossip that came too fast.
     pub dropped: AtomicU64,
 }
 
@@ -375,5 +375,37 @@ mod tests {
         let accepted = target.counters().accepted.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!(target.counters().accepted.load(Ordering::Relaxed), accepted, "nobody dials again");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_dropped_is_counted_and_told_of() {
+        let (target, _heard) = mesh(Vec::new()).await;
+        let node = target.shared.config.node;
+        let (mesh, mut heard) = mesh(Vec::new()).await;
+        mesh.learn(node, target.advertise());
+        while !matches!(heard.recv().await, Some(Event::Up(_))) {}
+        let dropped = || mesh.counters().dropped.load(Ordering::Relaxed);
+        let told = || mesh.troubles().get(&node).cloned().unwrap_or_default();
+        assert_eq!((dropped(), told()), (0, String::new()));
+        let sender = mesh.sender();
+        let push = |bytes: usize| Message::Push { seq: 1, records: vec![crate::wire::Blob(vec![7; bytes])] };
+        sender.message(node, &push(frame::MAX_FRAME));
+        assert_eq!((dropped(), told()), (1, "messages to it are dropped, 1 since the start: it is too large".to_owned()));
+        // Nothing leaves while this test does not wait.
+        for _ in 0..MAX_WAITING + 3 {
+            sender.message(node, &push(1));
+        }
+        assert_eq!((dropped(), told()), (4, "messages to it are dropped, 4 since the start: too much waits for it".to_owned()));
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while lock(&mesh.shared.peers)[&node].waiting.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("what waits is sent");
+        for _ in 0..7 {
+            sender.message(node, &push(5_000_000));
+        }
+        assert_eq!(dropped(), 5, "the seventh is past 32 MiB");
     }
 }

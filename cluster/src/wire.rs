@@ -47,6 +47,11 @@ impl Line {
     pub fn of(record: &Record) -> Self {
         Self { key: record.key.clone(), version: record.version, hash: record.hash() as u64 }
     }
+
+    /// The most bytes that it takes in a message.
+    pub fn size(&self) -> usize {
+        self.key.kind.len() + self.key.id.len() + 60
+    }
 }
 
 /// Where a snapshot goes on: behind this key of this bucket.

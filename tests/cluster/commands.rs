@@ -3,8 +3,8 @@
 use serde_json::{Value, json};
 
 use super::wire::Wired;
-use super::{Cloud, join, node_with, ready, status, text, troop};
-use crate::support::{Answer, Node, Upstream, ask, free_ports, get, wait_for};
+use super::{Cloud, status};
+use crate::support::{Answer, Node, Upstream, ask, get, wait_for};
 
 /// A call of the Admin API that waits for all nodes; panics unless the answer has this status.
 fn everywhere(node: &Node, method: &str, path: &str, status: u16) -> Answer {

@@ -230,6 +230,18 @@ fn a_node_that_comes_back_at_another_address_is_found() {
 }
 
 #[test]
+fn an_entity_that_is_too_large_is_refused_with_its_size() {
+    let cloud = Cloud::start(1);
+    let body = json!({"name": "request-termination", "config": {"body": "x".repeat(4_500_000)}});
+    let refused = cloud.nodes[0].admin_answer("POST", "/plugins", &body);
+    let message = refused.json()["message"].as_str().expect("a message").to_owned();
+    assert_eq!(refused.status, 413, "{message}");
+    let bytes: usize = message.split(' ').find_map(|word| word.strip_suffix(',')?.parse().ok()).expect("its size");
+    assert!(bytes > 4_500_000 && message.ends_with("a cluster takes at most 4194304"), "{message}");
+    assert_eq!(cloud.nodes[0].admin("GET", "/plugins", Value::Null)["data"], json!([]));
+}
+
+#[test]
 fn a_node_that_tells_a_wrong_address_takes_part_and_its_status_says_what_is_wrong() {
     let mut cloud = Cloud::start(1);
     cloud.add_with(&[("cluster_advertise", "127.0.0.1:1")]);

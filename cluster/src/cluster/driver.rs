@@ -75,6 +75,8 @@ pub(super) struct Driver {
     busy: usize,
     /// When the log last said that changes cannot be stored.
     complained: Option<Instant>,
+    /// When it last said that pushes were dropped, and how many it knows of.
+    told_dropped: (Option<Instant>, u64),
 }
 
 impl Driver {
@@ -130,6 +132,7 @@ impl Driver {
             stopping: None,
             busy: 0,
             complained: None,
+            told_dropped: (None, 0),
         })
     }
 
@@ -290,7 +293,18 @@ impl Driver {
                 }
             }
         }
+        self.tell_dropped();
         self.tell_waiting();
+    }
+
+    /// Pushes that found the queue full here, or that a peer is too slow for.
+    fn tell_dropped(&mut self) {
+        let dropped = self.engine.counters().dropped;
+        let (told, known) = self.told_dropped;
+        if dropped > known && told.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+            self.told_dropped = (Some(Instant::now()), dropped);
+            tracing::warn!(dropped = dropped - known, "pushes of changes are dropped, repair takes their place");
+        }
     }
 
     /// Callers that wait for a version that is in effect by now.
@@ -358,7 +372,11 @@ impl Driver {
                 self.give(Event::Message { from, message }).await;
                 drop(room);
             }
-            mesh::Event::Gossip { from, bytes } => self.inlet.bring(from, bytes),
+            mesh::Event::Gossip { from, bytes } => {
+                if !self.inlet.bring(from, bytes) {
+                    self.mesh.counters().dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             mesh::Event::ClockOffset { node, millis } => self.give(Event::ClockOffset { node, millis }).await,
         }
     }

@@ -59,6 +59,7 @@ pub(super) async fn link(shared: Arc<Shared>, node: NodeId, mut queue: Queue, wa
             // What waited for the last connection is out of date.
             while let Ok(old) = queue.try_recv() {
                 waiting.fetch_sub(old.len(), Ordering::Relaxed);
+                shared.counters.dropped.fetch_add(1, Ordering::Relaxed);
             }
             set_up(&shared, node, &waiting, true);
             if shared.events.send(Event::Up(node)).await.is_err() {

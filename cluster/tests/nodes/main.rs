@@ -135,6 +135,22 @@ async fn when_the_disk_is_full_nothing_happens_and_the_writer_is_told() {
     assert!(cloud.nodes[0].storage.serves("things", "2") && !cloud.nodes[1].storage.serves("things", "1"));
 }
 
+/// One thread: while a write of 40 MiB is handed to the connection, nothing leaves.
+#[tokio::test]
+async fn what_finds_the_queue_to_a_peer_full_is_counted_and_told_of_and_repaired() {
+    let cloud = Cloud::start(2).await;
+    let body = " ".repeat(1024 * 1024);
+    let drafts = (0..40).map(|n| draft(&n.to_string(), &body)).collect();
+    let written = cloud.nodes[0].handle.write(drafts, Concern::All, Duration::from_millis(100)).await.expect("a write");
+    assert_eq!((written.applied, written.of), (1, 2));
+    let overview = cloud.nodes[0].handle.status().await.expect("a status");
+    assert!((5..15).contains(&overview.traffic.dropped), "{:?}", overview.traffic);
+    let told = &overview.troubles[&cloud.nodes[1].node];
+    assert!(told.contains("too much waits for it"), "{told}");
+    cloud.until_equal().await;
+    assert_eq!(cloud.nodes[1].storage.served(), 40);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_replaced_without_a_restart() {
     let cloud = Cloud::start(2).await;
