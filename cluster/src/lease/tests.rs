@@ -624,3 +624,18 @@ fn owner_and_successor_change_as_little_as_can_be() {
         assert_eq!(order(Name(n), &rest).0, successor);
     }
 }
+
+#[test]
+fn books_that_are_told_together_fit_in_a_message() {
+    let most = Given { given: u64::MAX, returned: u64::MAX };
+    let window = Window { name: Name(u128::MAX), limit: u64::MAX, since: u64::MAX, until: u64::MAX };
+    let mut ledger = Ledger::new(window);
+    for node in 0..u128::from(u16::MAX) {
+        ledger.learn(NodeId(u128::MAX - node), most);
+    }
+    let books = vec![(window, ledger.rows()); TELL];
+    for message in [Message::Totals(books.clone()), Message::Farewell { number: u64::MAX, books }] {
+        let bytes = crate::wire::Message::Lease(message).encode().len();
+        assert!(bytes < crate::wire::MAX_MESSAGE, "{bytes}");
+    }
+}
