@@ -10,12 +10,20 @@ thread_local! {
     static NOW: Cell<Option<Instant>> = const { Cell::new(None) };
 }
 
+/// Lets time go on when it is dropped, also by a panic: the thread may go on with other connections, or other tests.
+struct Held;
+
+impl Drop for Held {
+    fn drop(&mut self) {
+        NOW.set(None);
+    }
+}
+
 /// Runs a poll, within which [`now`] is the time at which it began.
 pub fn hold<T>(poll: impl FnOnce() -> T) -> T {
     NOW.set(Some(Instant::now()));
-    let result = poll();
-    NOW.set(None);
-    result
+    let _held = Held;
+    poll()
 }
 
 /// The time; within [`hold`] that of its beginning, or of the last [`read`].
@@ -46,5 +54,16 @@ mod tests {
         });
         assert!(before <= first && first == second && second < later && later == last && last <= now());
         while now() == last {}
+    }
+
+    #[test]
+    fn time_goes_on_after_a_poll_that_panics() {
+        let panicked = std::panic::catch_unwind(|| hold(|| panic!("in the middle of a poll")));
+        assert!(panicked.is_err());
+        let last = now();
+        let limit = std::time::Instant::now() + std::time::Duration::from_secs(5);
+        while now() == last {
+            assert!(std::time::Instant::now() < limit, "time stands still");
+        }
     }
 }

@@ -110,6 +110,8 @@ pub struct Overview {
     pub status: Status,
     pub alive: BTreeMap<NodeId, Member>,
     pub traffic: Traffic,
+    /// What is wrong with the ways to nodes, and to this one.
+    pub troubles: BTreeMap<NodeId, String>,
 }
 
 /// Counters of the mesh.

@@ -34,7 +34,7 @@ use crate::wire::Message;
 use batch::{Batch, Job, Queue};
 use claims::{Reservation, Round};
 use lifecycle::Suspects;
-use peers::Peer;
+use peers::{Peer, is_late};
 use sync::BarrierWait;
 use writes::{Pushes, Wait};
 
@@ -85,6 +85,8 @@ pub struct Engine {
     scrubbed_at: u64,
     horizon_checked_at: u64,
     member_asked_at: Option<u64>,
+    /// When a push of a peer last found the queue full.
+    overloaded_at: Option<u64>,
     counters: Counters,
     out: Vec<Action>,
 }
@@ -127,6 +129,7 @@ impl Engine {
             scrubbed_at: 0,
             horizon_checked_at: 0,
             member_asked_at: None,
+            overloaded_at: None,
             counters: Counters::default(),
             out: Vec::new(),
             replica,
@@ -174,7 +177,7 @@ impl Engine {
             return;
         }
         match message {
-            Message::Push { seq, records } => self.pushed_here(from, seq, &records),
+            Message::Push { seq, records } => self.pushed_here(from, seq, &records, now),
             Message::Ack { seq, refused } => self.acknowledged(from, seq, refused, now),
             Message::Claim { round, stamp, wanted } => self.claim_asked(from, round, stamp, &wanted, now),
             Message::Claimed { round, taken } => self.claim_answered(from, round, &taken, now),
@@ -252,6 +255,7 @@ impl Engine {
             accepts_writes: self.refusal().is_none(),
             repairing: self.session.as_ref().map(|session| session.peer),
             queued: self.queue.len(),
+            overloaded: is_late(self.overloaded_at, now),
             conflicts: self.replica.conflicts().total(),
             quarantined: self.quarantined.keys().take(MAX_SHOWN).cloned().collect(),
             bad: self.bad.iter().take(MAX_SHOWN).map(|(key, reason)| (key.clone(), reason.clone())).collect(),

@@ -5,15 +5,18 @@
 //! With faults: leases of a dead node count as spent. Totals go to the owner's successor as they change, and what the owner
 //! gives to itself it spends when the successor has noted it. Who becomes the owner of a window asks all live nodes what they
 //! were given before it gives anything. So the death of one node overshoots nothing. A side of a partition that sees n of N
-//! members gives at most n/N of the limit, whatever the other side gives meanwhile.
+//! members gives at most n/N of the limit, whatever the other side gives meanwhile. A node that ends in good order hands back what
+//! it has not spent, and one that was started after a window began is told by the owner what its node had before.
 //!
 //! | module | what it holds |
 //! |---|---|
 //! | [`grant`] | what requests spend from |
 //! | [`holder`] | a node as one that spends |
+//! | [`farewell`] | a node as one that ends |
 //! | [`owner`] | a node as one that gives |
 //! | [`ledger`] | the books of a window |
 
+mod farewell;
 mod grant;
 mod holder;
 mod ledger;
@@ -44,6 +47,9 @@ const ASK_AGAIN: u64 = 50;
 const USED_UP: u64 = 1_000;
 /// How long a node gives nothing of a window that another one has begun to own, in milliseconds: until it sees that node.
 const YIELD: u64 = 500;
+/// How long a node that was started gives nothing of windows that had begun, while it sees none of those that it knows, in
+/// milliseconds: they know what it had. Less than requests wait.
+const ALONE: u64 = 400;
 /// How long after its end a window is remembered, in milliseconds: clocks differ.
 const GRACE: u64 = 1_000;
 /// How often windows that are over are taken out, in milliseconds.
@@ -76,8 +82,8 @@ pub enum Message {
     /// again is the same question.
     Ask { number: u64, window: Window, need: u64, had: Given },
     /// The owner's answer. 0: the limit is used up. `left` is what the owner can still give; negative when more was spent than
-    /// there was.
-    Grant { number: u64, name: Name, amount: u64, left: i64 },
+    /// there was. `had`: all that the node was given, this included, and has given back, as far as the owner knows.
+    Grant { number: u64, name: Name, amount: u64, left: i64, had: Given },
     /// The owner has nothing left, or has just become the owner, and asks for what is not spent.
     Recall { window: Window },
     /// The answer: all that this node was given and has given back, and what it knows of the others.
@@ -90,6 +96,11 @@ pub enum Message {
     Noted { number: u64, name: Name },
     /// Totals of many windows, to their owners and successors, after nodes have come or gone.
     Totals(Vec<(Window, Vec<(NodeId, Given)>)>),
+    /// Of a node that ends, to those who own its windows then: what it was given and has given back, and of windows that it
+    /// owned, what all nodes were.
+    Farewell { number: u64, books: Vec<(Window, Vec<(NodeId, Given)>)> },
+    /// The answer: note is taken of it.
+    Heard { number: u64 },
 }
 
 /// What is to be done.
@@ -144,6 +155,14 @@ pub struct Leases {
     live: BTreeSet<NodeId>,
     /// Nodes that have not been forgotten, live or not.
     members: BTreeSet<NodeId>,
+    started: u64,
+    /// When this node became a member; until it is one, it has had no earlier life.
+    joined: Option<u64>,
+    /// When it was first told of others, and whether it has seen any of them.
+    begun: Option<u64>,
+    seen: bool,
+    /// Once the node ends: numbers of farewells that were not heard yet.
+    leaving: Option<HashSet<u64>>,
     /// How often the live nodes have changed, and when they last did.
     epoch: u64,
     changed_at: u64,
@@ -199,6 +218,11 @@ impl Leases {
             node,
             live: BTreeSet::from([node]),
             members: BTreeSet::from([node]),
+            started: now,
+            joined: None,
+            begun: None,
+            seen: false,
+            leaving: None,
             epoch: 0,
             changed_at: now,
             forgot_at: 0,
@@ -227,6 +251,10 @@ impl Leases {
                 ledger.learn(*gone, Given { given: share(ledger.window.limit, before.len()), returned: 0 });
             }
         }
+        if self.members.len() > 1 {
+            self.begun.get_or_insert(now);
+        }
+        self.seen |= live.len() > 1;
         if live != self.live {
             self.live = live;
             self.epoch += 1;
@@ -240,6 +268,11 @@ impl Leases {
         std::mem::take(&mut self.actions)
     }
 
+    /// When this node became a member of the cluster, in milliseconds since 1970.
+    pub fn joined(&mut self, at: u64) {
+        self.joined = Some(at);
+    }
+
     /// A message of a node.
     pub fn received(&mut self, from: NodeId, message: Message, now: u64) -> Vec<Action> {
         self.handle(from, message, now);
@@ -249,7 +282,7 @@ impl Leases {
     fn handle(&mut self, from: NodeId, message: Message, now: u64) {
         match message {
             Message::Ask { number, window, need, had } => self.asked(from, number, window, need, had, now),
-            Message::Grant { number, name, amount, left } => self.granted(name, number, amount, left, now),
+            Message::Grant { number, name, amount, left, had } => self.granted(name, number, amount, left, had, now),
             Message::Recall { window } => self.recalled(from, window, now),
             Message::Return { name, had, rows } => self.returned(from, name, had, rows, now),
             Message::Told { window, had } => self.learn(window, [(from, had)], now),
@@ -260,7 +293,17 @@ impl Leases {
                 }
             }
             Message::Noted { number, name } => self.noted(name, number, now),
-            Message::Totals(all) => all.into_iter().take(TELL).for_each(|(window, rows)| self.learn(window, rows, now)),
+            Message::Totals(all) => self.learn_all(all, now),
+            Message::Farewell { number, books } => {
+                for (window, _) in &books {
+                    if let Some(ledger) = self.ledgers.get_mut(&window.name) {
+                        ledger.part_with(from);
+                    }
+                }
+                self.learn_all(books, now);
+                self.send(from, Message::Heard { number }, now);
+            }
+            Message::Heard { number } => self.heard(number),
         }
     }
 

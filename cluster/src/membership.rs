@@ -64,9 +64,9 @@ pub fn channel() -> (Inlet, Outlet) {
 }
 
 impl Inlet {
-    /// Brings a message of a peer, unless too many wait.
-    pub fn bring(&self, from: NodeId, bytes: Vec<u8>) {
-        let _ = self.0.try_send((from, bytes));
+    /// Brings a message of a peer; false when too many wait.
+    pub fn bring(&self, from: NodeId, bytes: Vec<u8>) -> bool {
+        self.0.try_send((from, bytes)).is_ok()
     }
 }
 

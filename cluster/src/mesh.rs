@@ -1,4 +1,5 @@
-//! The connections between the nodes: each node dials every other one and sends on the connection that it has dialed. Only
+//! The connections between the nodes: each node dials every other one and sends on the connection that it has dialed; to one that
+//! it cannot dial it sends on the connection that the other has dialed. Only
 //! nodes with a certificate of the cluster's authority get past the handshake, and all that is said on a connection is said
 //! by the node that the certificate names.
 
@@ -7,24 +8,25 @@ pub mod frame;
 mod inbound;
 mod limit;
 mod outbound;
+mod peers;
 mod seeds;
 pub mod tls;
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
-use crate::MAX_MEMBERS;
 use crate::id::NodeId;
 use crate::wire::Message;
 use frame::{Frame, Hello};
+use peers::Peer;
 use tls::{Stream, Tls, TlsError};
 
 /// How long a handshake, and a first frame, may take.
@@ -110,18 +112,8 @@ pub struct Counters {
     pub bytes_in: AtomicU64,
     pub frames_out: AtomicU64,
     pub bytes_out: AtomicU64,
-    /// Frames for peers that were not connected or too slow.
+    /// Frames for peers that were not connected or too slow, or too large, and gossip that came too fast.
     pub dropped: AtomicU64,
-}
-
-#[derive(Debug)]
-struct Peer {
-    advertise: String,
-    queue: mpsc::Sender<Vec<u8>>,
-    waiting: Arc<AtomicUsize>,
-    up: bool,
-    /// It was heard of, and is to be dialed again without waiting any longer.
-    wake: Arc<Notify>,
 }
 
 #[derive(Debug)]
@@ -130,6 +122,8 @@ struct Shared {
     peers: Mutex<HashMap<NodeId, Peer>>,
     events: mpsc::Sender<Event>,
     counters: Counters,
+    /// What pings count from.
+    begin: Instant,
     /// Links to peers: ended with the mesh.
     tasks: Mutex<JoinSet<()>>,
     refusals: Mutex<Refusals>,
@@ -140,7 +134,7 @@ struct Shared {
 /// So that a stranger cannot fill the log: one line in ten seconds, with the number of those that had none.
 #[derive(Debug, Default)]
 struct Refusals {
-    last: Option<tokio::time::Instant>,
+    last: Option<Instant>,
     silent: u64,
 }
 
@@ -185,6 +179,7 @@ impl Mesh {
             peers: Mutex::default(),
             events,
             counters: Counters::default(),
+            begin: Instant::now(),
             tasks: Mutex::new(JoinSet::new()),
             refusals: Mutex::default(),
             room: Arc::new(Semaphore::new(MAX_UNREAD_KIB)),
@@ -214,7 +209,7 @@ impl Mesh {
 
     /// Learns of a node, as gossip does.
     pub fn learn(&self, node: NodeId, advertise: &str) {
-        learn(&self.shared, node, advertise);
+        peers::learn(&self.shared, node, advertise);
     }
 
     /// Stops dialing all nodes but these.
@@ -241,56 +236,10 @@ impl Sender {
 
     fn send(&self, to: NodeId, frame: &Frame) {
         let frame = frame.encode();
-        let bytes = frame.len();
-        let peers = lock(&self.0.peers);
-        let sent = peers.get(&to).filter(|peer| peer.up).is_some_and(|peer| {
-            let fits = bytes <= frame::MAX_FRAME && peer.waiting.load(Ordering::Relaxed) + bytes <= MAX_WAITING_BYTES;
-            let sent = fits && peer.queue.try_send(frame).is_ok();
-            if sent {
-                peer.waiting.fetch_add(bytes, Ordering::Relaxed);
-            }
-            sent
-        });
-        drop(peers);
+        let sent = lock(&self.0.peers).get_mut(&to).filter(|peer| peer.up).is_some_and(|peer| peer.send(frame));
         if !sent {
             self.0.counters.dropped.fetch_add(1, Ordering::Relaxed);
         }
-    }
-}
-
-/// Takes note of a node and begins to dial it; a known one's address is replaced.
-fn learn(shared: &Arc<Shared>, node: NodeId, advertise: &str) {
-    if node == shared.config.node || advertise.is_empty() || advertise.len() > 300 {
-        return;
-    }
-    let mut peers = lock(&shared.peers);
-    if let Some(peer) = peers.get_mut(&node) {
-        if peer.advertise != advertise {
-            advertise.clone_into(&mut peer.advertise);
-        }
-        return;
-    }
-    if peers.len() >= MAX_MEMBERS - 1 {
-        drop(peers);
-        shared.refuse(&node.to_string(), "the cluster has as many members as it may have");
-        return;
-    }
-    let (queue, waiting) = mpsc::channel(MAX_WAITING);
-    let bytes = Arc::new(AtomicUsize::new(0));
-    let wake = Arc::new(Notify::new());
-    peers.insert(node, Peer { advertise: advertise.to_owned(), queue, waiting: bytes.clone(), up: false, wake: wake.clone() });
-    drop(peers);
-    let mut tasks = lock(&shared.tasks);
-    // Those of peers that were forgotten have ended.
-    while tasks.try_join_next().is_some() {}
-    tasks.spawn(outbound::link(shared.clone(), node, waiting, bytes, wake));
-}
-
-/// Learns of a node that has just been spoken with: it can be reached now.
-fn meet(shared: &Arc<Shared>, node: NodeId, advertise: &str) {
-    learn(shared, node, advertise);
-    if let Some(peer) = lock(&shared.peers).get(&node).filter(|peer| !peer.up) {
-        peer.wake.notify_one();
     }
 }
 
@@ -323,7 +272,7 @@ impl Shared {
     fn refuse(&self, who: &str, reason: &str) {
         self.counters.refused.fetch_add(1, Ordering::Relaxed);
         let mut refusals = lock(&self.refusals);
-        let now = tokio::time::Instant::now();
+        let now = Instant::now();
         if refusals.last.is_some_and(|last| now.duration_since(last) < Duration::from_secs(10)) {
             refusals.silent += 1;
             return;
@@ -426,5 +375,37 @@ mod tests {
         let accepted = target.counters().accepted.load(Ordering::Relaxed);
         tokio::time::sleep(Duration::from_millis(700)).await;
         assert_eq!(target.counters().accepted.load(Ordering::Relaxed), accepted, "nobody dials again");
+    }
+
+    #[tokio::test]
+    async fn a_message_that_is_dropped_is_counted_and_told_of() {
+        let (target, _heard) = mesh(Vec::new()).await;
+        let node = target.shared.config.node;
+        let (mesh, mut heard) = mesh(Vec::new()).await;
+        mesh.learn(node, target.advertise());
+        while !matches!(heard.recv().await, Some(Event::Up(_))) {}
+        let dropped = || mesh.counters().dropped.load(Ordering::Relaxed);
+        let told = || mesh.troubles().get(&node).cloned().unwrap_or_default();
+        assert_eq!((dropped(), told()), (0, String::new()));
+        let sender = mesh.sender();
+        let push = |bytes: usize| Message::Push { seq: 1, records: vec![crate::wire::Blob(vec![7; bytes])] };
+        sender.message(node, &push(frame::MAX_FRAME));
+        assert_eq!((dropped(), told()), (1, "messages to it are dropped, 1 since the start: it is too large".to_owned()));
+        // Nothing leaves while this test does not wait.
+        for _ in 0..MAX_WAITING + 3 {
+            sender.message(node, &push(1));
+        }
+        assert_eq!((dropped(), told()), (4, "messages to it are dropped, 4 since the start: too much waits for it".to_owned()));
+        tokio::time::timeout(Duration::from_secs(20), async {
+            while lock(&mesh.shared.peers)[&node].waiting.load(Ordering::Relaxed) > 0 {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        })
+        .await
+        .expect("what waits is sent");
+        for _ in 0..7 {
+            sender.message(node, &push(5_000_000));
+        }
+        assert_eq!(dropped(), 5, "the seventh is past 32 MiB");
     }
 }

@@ -17,8 +17,8 @@ const BUCKETS_AT_ONCE: usize = 64;
 const KEYS_AT_ONCE: usize = 1_000;
 /// How many bytes of records are in a portion of a snapshot: fewer round trips than with `CHUNK`, for a node that serves nobody yet.
 const PORTION: usize = 1024 * 1024;
-/// The most lines in an answer, unless a single bucket has more.
-const LINES_AT_ONCE: usize = 10_000;
+/// The most bytes of lines in an answer, unless a single bucket has more.
+const LINES_BYTES: usize = 1024 * 1024;
 
 /// What the owner of a session is to do.
 #[derive(Debug, PartialEq, Eq)]
@@ -246,11 +246,11 @@ pub fn answer(replica: &Replica, ready: bool, question: &Message) -> Option<Mess
         Message::AskSums { session } => Message::Sums { session: *session, digest: replica.digest(), ready, sums: replica.sums() },
         Message::AskLists { session, buckets } => {
             let mut lists: Vec<(u16, Vec<Line>)> = Vec::new();
-            let mut lines = 0;
+            let mut bytes = 0;
             for bucket in buckets.iter().take(BUCKETS_AT_ONCE).copied() {
                 let list: Vec<Line> = replica.in_bucket(usize::from(bucket)).map(Line::of).collect();
-                lines += list.len();
-                if lines > LINES_AT_ONCE && !lists.is_empty() {
+                bytes += list.iter().map(Line::size).sum::<usize>();
+                if bytes > LINES_BYTES && !lists.is_empty() {
                     break;
                 }
                 lists.push((bucket, list));

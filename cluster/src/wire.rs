@@ -47,6 +47,11 @@ impl Line {
     pub fn of(record: &Record) -> Self {
         Self { key: record.key.clone(), version: record.version, hash: record.hash() as u64 }
     }
+
+    /// The most bytes that it takes in a message.
+    pub fn size(&self) -> usize {
+        self.key.kind.len() + self.key.id.len() + 60
+    }
 }
 
 /// Where a snapshot goes on: behind this key of this bucket.
@@ -212,9 +217,11 @@ mod tests {
             Message::AskDigest { round: 1 },
             Message::DigestIs { round: 1, digest },
             Message::Lease(lease::Message::Ask { number: 1, window, need: 2, had }),
-            Message::Lease(lease::Message::Grant { number: 1, name: window.name, amount: 2, left: -1 }),
+            Message::Lease(lease::Message::Grant { number: 1, name: window.name, amount: 2, left: -1, had }),
             Message::Lease(lease::Message::Return { name: window.name, had, rows: rows.clone() }),
-            Message::Lease(lease::Message::Totals(vec![(window, rows)])),
+            Message::Lease(lease::Message::Totals(vec![(window, rows.clone())])),
+            Message::Lease(lease::Message::Farewell { number: 1, books: vec![(window, rows)] }),
+            Message::Lease(lease::Message::Heard { number: 1 }),
         ]
     }
 

@@ -3,8 +3,9 @@
 use schema::{Object, Value, Violations, json};
 use uuid::Uuid;
 
-/// Not one of Kong's codes, and never shown.
+/// Not Kong's codes, and never shown.
 const UNAVAILABLE: u8 = u8::MAX;
+const TOO_LARGE: u8 = u8::MAX - 1;
 
 /// A refusal: `{"code": 5, "name": "unique constraint violation", "message": "...", "fields": {...}}` and its HTTP status.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -85,6 +86,11 @@ impl WriteError {
         Self::new(UNAVAILABLE, "unavailable", why.to_string(), Details::None)
     }
 
+    /// The change is more than the cluster can bring from node to node; `why` names the size, and is shown.
+    pub fn too_large(why: impl std::fmt::Display) -> Self {
+        Self::new(TOO_LARGE, "too large", why.to_string(), Details::None)
+    }
+
     /// The store failed. The client is told nothing of the reason, which is logged where it happened.
     pub fn database() -> Self {
         Self::new(8, "database error", "An unexpected error occurred".to_owned(), Details::None)
@@ -151,6 +157,7 @@ impl WriteError {
             6 => 404,
             8 => 500,
             12 => 405,
+            TOO_LARGE => 413,
             UNAVAILABLE => 503,
             _ => 400,
         }
@@ -158,7 +165,7 @@ impl WriteError {
 
     /// The body of the answer.
     pub fn body(&self) -> Value {
-        if self.code == 8 || self.code == UNAVAILABLE {
+        if [8, TOO_LARGE, UNAVAILABLE].contains(&self.code) {
             return json!({"message": self.message});
         }
         let mut body = json!({"code": self.code, "name": self.name, "message": self.message});

@@ -2,9 +2,9 @@
 
 use serde_json::{Value, json};
 
-use super::wire::Wire;
-use super::{Cloud, join, node_with, ready, status, text, troop};
-use crate::support::{Answer, Node, Upstream, ask, free_ports, get, wait_for};
+use super::wire::Wired;
+use super::{Cloud, status};
+use crate::support::{Answer, Node, Upstream, ask, get, wait_for};
 
 /// A call of the Admin API that waits for all nodes; panics unless the answer has this status.
 fn everywhere(node: &Node, method: &str, path: &str, status: u16) -> Answer {
@@ -73,66 +73,20 @@ fn what_is_purged_at_one_node_is_purged_at_all() {
     assert_eq!(status(&cloud.nodes[1])["bad"], json!([]));
 }
 
-/// Two nodes that speak over wires.
-struct Pair {
-    _directory: tempfile::TempDir,
-    wires: [Wire; 2],
-    nodes: [Node; 2],
-}
-
-impl Pair {
-    fn start() -> Self {
-        let directory = tempfile::tempdir().expect("a directory");
-        let folder = |number: usize| directory.path().join(number.to_string());
-        troop(&["init", "--dir", text(&folder(0))]);
-        let listens: [_; 2] = free_ports();
-        let wires = listens.map(Wire::to);
-        let seed = wires[0].address.to_string();
-        join(&folder(0), &seed, &folder(1));
-        let start = |number: usize, seeds: &str| {
-            let advertise = wires[number].address.to_string();
-            node_with(&folder(number), listens[number], seeds, &format!("node-{number}"), &[("cluster_advertise", &advertise)])
-        };
-        let nodes = [start(0, ""), start(1, &seed)];
-        let pair = Self { _directory: directory, wires, nodes };
-        pair.meet();
-        pair
-    }
-
-    fn meet(&self) {
-        wait_for("the nodes agree", || {
-            self.nodes.iter().all(|node| {
-                let status = status(node);
-                let all = status["nodes"].as_array().cloned().unwrap_or_default();
-                ready(node) && all.len() == 2 && all.iter().all(|one| one["alive"] == true && one["digest"] == all[0]["digest"])
-            })
-        });
-    }
-
-    fn part(&self) {
-        self.wires.iter().for_each(Wire::cut);
-        wait_for("the nodes miss each other", || {
-            let missed = |node: &Node| status(node)["nodes"].as_array().is_some_and(|all| all.iter().any(|one| one["alive"] == false));
-            self.nodes.iter().all(missed)
-        });
-    }
-
-    fn mend(&self) {
-        self.wires.iter().for_each(Wire::mend);
-        self.meet();
-    }
-}
-
 #[test]
 fn a_node_that_was_cut_off_obeys_when_it_is_back() {
-    let pair = Pair::start();
-    let [a, b] = &pair.nodes;
+    let pair = Wired::start(2);
+    let [a, b] = &pair.cloud.nodes[..] else { panic!("two nodes") };
+    let part = || {
+        pair.cut(1);
+        pair.until_missed(1);
+    };
     let upstream = Upstream::telling("Content-Type: text/plain\r\n", "from upstream");
     keeping(a, &upstream);
     let target = balanced(a, &upstream);
-    pair.meet();
+    pair.cloud.meet();
     let [one, two] = ["/one", "/two"].map(|path| fill(b, path));
-    pair.part();
+    part();
     a.admin_answer("DELETE", &format!("/proxy-cache/{one}"), &Value::Null);
     assert_eq!(a.admin_answer("PUT", &format!("{target}/unhealthy"), &Value::Null).status, 204);
     assert!(kept(b, &one) && healthy(b, &upstream.address.to_string()));
@@ -140,7 +94,7 @@ fn a_node_that_was_cut_off_obeys_when_it_is_back() {
     wait_for("the purge is made up for", || !kept(b, &one));
     assert!(kept(b, &two), "and nothing else is purged");
     wait_for("the mark is made up for", || !healthy(b, &upstream.address.to_string()));
-    pair.part();
+    part();
     a.admin_answer("DELETE", "/proxy-cache", &Value::Null);
     assert!(kept(b, &two));
     pair.mend();

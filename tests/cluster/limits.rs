@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
+use super::wire::Wired;
 use super::{Cloud, publish, status};
 use crate::support::{Node, Upstream, get, wait_for};
 
@@ -175,6 +176,83 @@ fn a_limit_survives_the_death_of_its_owner() {
         total += exhaust(&all, "/limit");
         assert!(total <= limit, "{total} of {limit}");
     }
+}
+
+/// Each node holds something that it has not spent. One that stops hands it back; of one that is killed it counts as spent. Either
+/// goes on with what it had, also when it is asked before it has seen the others.
+#[test]
+fn what_a_stopped_node_had_goes_back_and_a_restarted_one_has_nothing_once_more() {
+    let limit = 600;
+    for stopped in [true, false] {
+        let mut cloud = Cloud::start(3);
+        let upstream = Upstream::start("from upstream");
+        limited(&cloud, &upstream, "limit", "rate-limiting", json!({"year": limit, "policy": "cluster", "fault_tolerant": false}));
+        let mut total: u64 = cloud.nodes.iter().map(|node| allowed(&burst(&[node], "/limit", 30))).sum();
+        assert_eq!(total, 90);
+        let mut gone = cloud.nodes.remove(2);
+        if stopped {
+            gone.signal(nix::sys::signal::Signal::SIGTERM);
+            assert_eq!(gone.ended(), Some(0));
+        } else {
+            gone.kill();
+        }
+        let back = gone.restart();
+        total += allowed(&burst(&[&back], "/limit", 60));
+        cloud.nodes.push(back);
+        cloud.meet();
+        let all: Vec<&Node> = cloud.nodes.iter().collect();
+        total += allowed(&burst(&all, "/limit", limit));
+        total += exhaust(&all, "/limit");
+        assert!(total <= limit && (total == limit) == stopped, "{total} of {limit}, stopped: {stopped}");
+        assert!(total + limit / 3 >= limit, "{total} of {limit}");
+    }
+}
+
+/// One of three nodes is cut off, early in a window and late in it, without having heard what the others had spent. What is stated: each
+/// side gives at most its part, so that it overshoots by nothing early and by the part of the small side late.
+#[test]
+fn a_partition_overshoots_by_what_is_stated_and_by_nothing_when_it_is_over() {
+    let limit = 300;
+    let wired = Wired::start(3);
+    let upstream = Upstream::start("from upstream");
+    let all: Vec<&Node> = wired.cloud.nodes.iter().collect();
+    let owned = || -> Vec<f64> { all.iter().map(|node| metric(node, "troop_cluster_limits_windows{role=\"owned\"}")).collect() };
+    let config = json!({"year": limit, "policy": "cluster", "fault_tolerant": false});
+    for (name, before, most) in [("early", 60, limit), ("late", 270, limit + limit / 3)] {
+        let path = format!("/{name}");
+        limited(&wired.cloud, &upstream, name, "rate-limiting", config.clone());
+        let first = owned();
+        assert_eq!(allowed(&burst(&all[..1], &path, 1)), 1);
+        // The owner and the one after it keep the window's books; the third has heard nothing.
+        let keeps = || owned().iter().zip(&first).map(|(now, first)| now > first).collect::<Vec<bool>>();
+        wait_for("two nodes keep the books", || keeps().iter().filter(|keeps| **keeps).count() == 2);
+        let alone = keeps().iter().position(|keeps| !keeps).expect("a third node");
+        let (one, two) = (vec![all[alone]], all.iter().copied().filter(|node| node.admin != all[alone].admin).collect::<Vec<_>>());
+        assert_eq!(allowed(&burst(&two, &path, before - 1)), before - 1);
+        wired.cut(alone);
+        // Nobody has noticed yet.
+        let (mut large, mut small) = std::thread::scope(|scope| {
+            let large = scope.spawn(|| allowed(&burst(&two, &path, limit)));
+            let small = allowed(&burst(&one, &path, limit));
+            (large.join().expect("clients"), small)
+        });
+        wired.until_missed(alone);
+        large += exhaust(&two, &path);
+        small += exhaust(&one, &path);
+        let total = before + large + small;
+        // What the large side holds from before it may spend.
+        let part = if before > limit / 2 { limit } else { limit * 2 / 3 };
+        assert!(before + large <= part, "{name}: {before} and {large} of {limit}");
+        assert!(small <= limit / 3 && total <= most, "{name}: {total} of {limit}, {small} on the small side");
+        // Late in the window there is an overshoot, or this would show nothing.
+        assert_eq!(total > limit, before > limit / 2, "{name}: {total} of {limit}");
+        wired.mend();
+        let after = allowed(&burst(&all, &path, limit)) + exhaust(&all, &path);
+        assert!(after <= limit.saturating_sub(total), "{name}: {total}, then {after} of {limit}");
+        assert!(total + after + limit / 5 >= limit, "{name}: {total}, then {after} of {limit}");
+    }
+    limited(&wired.cloud, &upstream, "after", "rate-limiting", config);
+    assert_eq!(allowed(&burst(&all, "/after", limit + 100)) + exhaust(&all, "/after"), limit);
 }
 
 /// The owner hangs: requests pass until it is missed, as the plugin says, and each of them is known.

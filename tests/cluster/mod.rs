@@ -47,6 +47,10 @@ impl Cloud {
     }
 
     fn add(&mut self) {
+        self.add_with(&[]);
+    }
+
+    fn add_with(&mut self, more: &[(&str, &str)]) {
         let number = self.nodes.len();
         let folder = self.directory.path().join(number.to_string());
         if number > 0 {
@@ -56,7 +60,7 @@ impl Cloud {
         let [listen] = free_ports();
         self.listens.push(listen);
         let seeds = if number > 0 { self.listens[0].to_string() } else { String::new() };
-        self.nodes.push(node(&folder, listen, &seeds, &format!("node-{number}")));
+        self.nodes.push(node_with(&folder, listen, &seeds, &format!("node-{number}"), more));
     }
 
     /// Waits until all are ready and see each other with the same records.
@@ -222,6 +226,37 @@ fn a_node_that_comes_back_at_another_address_is_found() {
                 nodes.iter().any(|other| other["address"] == listen.to_string())
             });
         }
+    }
+}
+
+#[test]
+fn an_entity_that_is_too_large_is_refused_with_its_size() {
+    let cloud = Cloud::start(1);
+    let body = json!({"name": "request-termination", "config": {"body": "x".repeat(4_500_000)}});
+    let refused = cloud.nodes[0].admin_answer("POST", "/plugins", &body);
+    let message = refused.json()["message"].as_str().expect("a message").to_owned();
+    assert_eq!(refused.status, 413, "{message}");
+    let bytes: usize = message.split(' ').find_map(|word| word.strip_suffix(',')?.parse().ok()).expect("its size");
+    assert!(bytes > 4_500_000 && message.ends_with("a cluster takes at most 4194304"), "{message}");
+    assert_eq!(cloud.nodes[0].admin("GET", "/plugins", Value::Null)["data"], json!([]));
+}
+
+#[test]
+fn a_node_that_tells_a_wrong_address_takes_part_and_its_status_says_what_is_wrong() {
+    let mut cloud = Cloud::start(1);
+    cloud.add_with(&[("cluster_advertise", "127.0.0.1:1")]);
+    cloud.meet();
+    for (number, node) in cloud.nodes.iter().enumerate() {
+        let fields = "Content-Type: application/json\r\nX-Cluster-Wait: all\r\n";
+        let written = ask(node.admin, "PUT", &format!("/consumers/of-{number}"), fields, b"{}").expect("an answer");
+        assert_eq!(written.header("x-cluster-applied"), Some("2/2"), "{}", written.text());
+        wait_for("the trouble is shown", || {
+            let all = status(node)["nodes"].as_array().cloned().unwrap_or_default();
+            let shown = all.iter().find(|other| other["address"] == "127.0.0.1:1" || other["self"] == true && number == 1);
+            let error = shown.and_then(|shown| shown["last_error"].as_str()).unwrap_or_default();
+            error.starts_with("cannot be reached at 127.0.0.1:1")
+        });
+        assert!(node.log().contains("at the address that it tells (cluster_advertise)"), "{}", node.log());
     }
 }
 

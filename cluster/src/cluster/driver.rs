@@ -28,6 +28,10 @@ const MAX_WAITING: usize = 10_000;
 const MAX_LISTED: usize = 10_000;
 /// How long after a failed start of the gossip the next is tried.
 const GOSSIP_AGAIN: Duration = Duration::from_secs(1);
+/// For how long limits take a node for live that was just reached and that the gossip does not know yet.
+const NEWLY_REACHED: Duration = Duration::from_secs(2);
+/// How long a node that ends waits until the others have heard what it hands back.
+const FAREWELL: Duration = Duration::from_millis(500);
 
 static TICKETS: AtomicU64 = AtomicU64::new(1);
 
@@ -49,10 +53,12 @@ pub(super) struct Driver {
     ready: watch::Sender<bool>,
     changes: broadcast::Sender<Arc<Vec<Change>>>,
     leases: LeaseHandle,
-    /// Peers that the mesh reaches, and those that gossip says are alive; live is who is both.
-    reached: BTreeSet<NodeId>,
+    /// Peers that the mesh reaches, and since when, and those that gossip says are alive; live is who is both.
+    reached: BTreeMap<NodeId, Instant>,
     alive: BTreeMap<NodeId, Member>,
     live: BTreeSet<NodeId>,
+    /// Those that limits take for live.
+    lessors: BTreeSet<NodeId>,
     published: Option<State>,
     /// The commit with which members come or go.
     meeting: Option<u64>,
@@ -64,10 +70,13 @@ pub(super) struct Driver {
     begin: Instant,
     /// Until then the gossip is not started again.
     no_gossip_until: Instant,
-    stopping: Option<oneshot::Sender<()>>,
+    /// Who waits for the end, and since when.
+    stopping: Option<(oneshot::Sender<()>, Instant)>,
     busy: usize,
     /// When the log last said that changes cannot be stored.
     complained: Option<Instant>,
+    /// When it last said that pushes were dropped, and how many it knows of.
+    told_dropped: (Option<Instant>, u64),
 }
 
 impl Driver {
@@ -107,9 +116,10 @@ impl Driver {
             ready,
             changes,
             leases,
-            reached: BTreeSet::new(),
+            reached: BTreeMap::new(),
             alive: BTreeMap::new(),
             live: BTreeSet::new(),
+            lessors: BTreeSet::new(),
             published: None,
             meeting: None,
             started: false,
@@ -122,6 +132,7 @@ impl Driver {
             stopping: None,
             busy: 0,
             complained: None,
+            told_dropped: (None, 0),
         })
     }
 
@@ -141,7 +152,7 @@ impl Driver {
                     self.give(event).await;
                     if met {
                         self.meeting = None;
-                        self.leases.members(self.live.clone(), self.engine.members());
+                        self.tell_leases();
                     }
                 }
                 call = calls.recv() => match call {
@@ -158,8 +169,9 @@ impl Driver {
                 _ = forgetting.tick() => self.forget_strangers(),
                 reason = gossip_ended(&self.membership, self.no_gossip_until) => self.begin_gossip_again(&reason).await,
             }
+            let ends = |(_, since): &mut (_, Instant)| self.leases.has_left() || since.elapsed() >= FAREWELL;
             if self.busy == 0
-                && let Some(stopping) = self.stopping.take()
+                && let Some((stopping, _)) = self.stopping.take_if(ends)
             {
                 let _ = stopping.send(());
                 return;
@@ -184,8 +196,27 @@ impl Driver {
         self.engine.note_bad(rejected);
         self.started = true;
         // Those that it had met before count from the start: alone, the node has its part of a limit and not all of it.
-        self.leases.members(BTreeSet::new(), self.engine.members());
+        self.tell_leases();
         self.show_ready();
+    }
+
+    /// Who is there, who belongs to the cluster, and since when this node does.
+    fn tell_leases(&self) {
+        let own = self.engine.replica().get(&Key::new(MEMBER, self.config.mesh.node.to_string()));
+        if let Some(own) = own.filter(|own| own.is_alive()) {
+            self.leases.joined(own.born.millis());
+        }
+        self.leases.members(self.lessors.clone(), self.engine.members());
+    }
+
+    /// A node that has just been started asks others what it had before the gossip knows of them.
+    fn compare_lessors(&mut self) {
+        let counts = |(node, since): &(&NodeId, &Instant)| self.live.contains(node) || since.elapsed() < NEWLY_REACHED;
+        let lessors: BTreeSet<NodeId> = self.reached.iter().filter(counts).map(|(node, _)| *node).collect();
+        if lessors != self.lessors {
+            self.lessors = lessors;
+            self.tell_leases();
+        }
     }
 
     /// A node is ready for traffic when it has what its peers have, and what it has kept is in effect.
@@ -262,7 +293,18 @@ impl Driver {
                 }
             }
         }
+        self.tell_dropped();
         self.tell_waiting();
+    }
+
+    /// Pushes that found the queue full here, or that a peer is too slow for.
+    fn tell_dropped(&mut self) {
+        let dropped = self.engine.counters().dropped;
+        let (told, known) = self.told_dropped;
+        if dropped > known && told.is_none_or(|at| at.elapsed() >= COMPLAIN_EVERY) {
+            self.told_dropped = (Some(Instant::now()), dropped);
+            tracing::warn!(dropped = dropped - known, "pushes of changes are dropped, repair takes their place");
+        }
     }
 
     /// Callers that wait for a version that is in effect by now.
@@ -291,6 +333,7 @@ impl Driver {
                     status: self.engine.status(self.now()),
                     alive: self.alive.clone(),
                     traffic: Traffic::of(self.mesh.counters()),
+                    troubles: self.mesh.troubles(),
                 };
                 let _ = reply.send(overview);
             }
@@ -305,7 +348,8 @@ impl Driver {
                 }
             }
             Call::Stop(reply) => {
-                self.stopping = Some(reply);
+                self.stopping = Some((reply, Instant::now()));
+                self.leases.leave();
                 self.give(Event::Stop).await;
             }
         }
@@ -314,7 +358,7 @@ impl Driver {
     async fn heard(&mut self, event: mesh::Event) {
         match event {
             mesh::Event::Up(node) => {
-                self.reached.insert(node);
+                self.reached.insert(node, Instant::now());
                 self.membership.greet(node);
                 self.give(Event::Reached(node)).await;
                 self.compare_live().await;
@@ -328,12 +372,17 @@ impl Driver {
                 self.give(Event::Message { from, message }).await;
                 drop(room);
             }
-            mesh::Event::Gossip { from, bytes } => self.inlet.bring(from, bytes),
+            mesh::Event::Gossip { from, bytes } => {
+                if !self.inlet.bring(from, bytes) {
+                    self.mesh.counters().dropped.fetch_add(1, Ordering::Relaxed);
+                }
+            }
             mesh::Event::ClockOffset { node, millis } => self.give(Event::ClockOffset { node, millis }).await,
         }
     }
 
     async fn look_at_members(&mut self) {
+        self.compare_lessors();
         let alive = self.membership.alive().await;
         if alive == self.alive {
             return;
@@ -353,9 +402,9 @@ impl Driver {
     }
 
     async fn compare_live(&mut self) {
-        let live: BTreeSet<NodeId> = self.reached.iter().copied().filter(|node| self.alive.contains_key(node)).collect();
+        let live: BTreeSet<NodeId> = self.reached.keys().copied().filter(|node| self.alive.contains_key(node)).collect();
         if live == self.live {
-            return;
+            return self.compare_lessors();
         }
         let before = std::mem::replace(&mut self.live, live.clone());
         for node in before.difference(&live) {
@@ -367,13 +416,13 @@ impl Driver {
                 self.give(Event::PeerState { node: *node, state }).await;
             }
         }
-        self.leases.members(live, self.engine.members());
+        self.compare_lessors();
     }
 
     /// Nodes that were forgotten, or that never joined, are no longer dialed.
     fn forget_strangers(&mut self) {
         let members = self.engine.members();
-        let keep = |node: &NodeId| members.contains(node) || self.alive.contains_key(node) || self.reached.contains(node);
+        let keep = |node: &NodeId| members.contains(node) || self.alive.contains_key(node) || self.reached.contains_key(node);
         self.mesh.retain(keep);
     }
 
@@ -394,7 +443,7 @@ impl Driver {
                 if let Some(state) = self.published {
                     self.membership.publish(state).await;
                 }
-                self.reached.iter().for_each(|node| self.membership.greet(*node));
+                self.reached.keys().for_each(|node| self.membership.greet(*node));
             }
             Err(error) => tracing::error!(%error, "the gossip cannot be started again"),
         }

@@ -109,6 +109,21 @@ impl LeaseHandle {
         self.0.act(|leases, now| leases.received(from, message, now));
     }
 
+    /// When this node became a member of the cluster, in milliseconds since 1970.
+    pub fn joined(&self, at: u64) {
+        lock(&self.0.leases).joined(at);
+    }
+
+    /// The node ends: what it has not spent goes back. Nothing is given or spent from now on.
+    pub fn leave(&self) {
+        self.0.act(Leases::leave);
+    }
+
+    /// Whether all that was handed back has arrived.
+    pub fn has_left(&self) -> bool {
+        lock(&self.0.leases).has_left()
+    }
+
     /// Who is there, and who belongs to the cluster.
     pub fn members(&self, live: BTreeSet<NodeId>, members: BTreeSet<NodeId>) {
         self.0.act(|leases, now| leases.members(live, members, now));
@@ -170,6 +185,7 @@ impl Drop for Pending<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::lease::Given;
 
     /// A node with a peer, which owns every second window, and what the node has sent.
     fn pair() -> (LeaseHandle, Arc<Mutex<Vec<Message>>>) {
@@ -204,7 +220,7 @@ mod tests {
         let (handle, sent) = pair();
         let (window, number) = window(&sent, &handle);
         // Who asked is gone; what comes is kept.
-        handle.received(NodeId(2), Message::Grant { number, name: window.name, amount: 1, left: 4 });
+        handle.received(NodeId(2), Message::Grant { number, name: window.name, amount: 1, left: 4, had: Given::default() });
         assert_eq!(handle.spend(&window, 1, Duration::ZERO).await, Decision::Allowed);
         assert_eq!(handle.spend(&window, 1, Duration::from_millis(1)).await, Decision::Unanswered);
         let Some(Message::Ask { number, had, .. }) = lock(&sent).last().cloned() else { panic!("it asks") };
@@ -214,7 +230,10 @@ mod tests {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
         assert!(waiting.as_mut().poll(&mut context).is_pending());
         let Some(Message::Ask { number: again, .. }) = lock(&sent).last().cloned() else { panic!("it asks") };
-        handle.received(NodeId(2), Message::Grant { number: again.max(number), name: window.name, amount: 1, left: 3 });
+        handle.received(
+            NodeId(2),
+            Message::Grant { number: again.max(number), name: window.name, amount: 1, left: 3, had: Given::default() },
+        );
         drop(waiting);
         assert_eq!(lock(&handle.0.waiting).len(), 0);
         let stats = handle.stats();
@@ -230,7 +249,7 @@ mod tests {
             async move { handle.spend(&window, 1, Duration::from_secs(5)).await }
         });
         tokio::task::yield_now().await;
-        handle.received(NodeId(2), Message::Grant { number, name: window.name, amount: 1, left: 4 });
+        handle.received(NodeId(2), Message::Grant { number, name: window.name, amount: 1, left: 4, had: Given::default() });
         assert_eq!(spend.await.expect("a decision"), Decision::Allowed);
         assert_eq!(handle.grant(&window).expect("a grant").left(), 4);
     }

@@ -235,10 +235,11 @@ impl Engine {
         refused
     }
 
-    pub(super) fn pushed_here(&mut self, from: NodeId, seq: u64, records: &[Blob]) {
+    pub(super) fn pushed_here(&mut self, from: NodeId, seq: u64, records: &[Blob], now: Now) {
         if self.queue.is_full() {
             // Without an acknowledgement the sender knows; repair will bring it.
             self.counters.dropped += 1;
+            self.overloaded_at = Some(now.mono);
             return;
         }
         let all = records.len();

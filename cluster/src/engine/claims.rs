@@ -6,7 +6,7 @@ use super::writes::Prepared;
 use super::*;
 use crate::clock::Stamp;
 use crate::record::Record;
-use crate::wire::Wanted;
+use crate::wire::{CHUNK, Wanted};
 
 /// How long a peer's interest in a value is remembered, in milliseconds: until its record has come or will not.
 const KEEP: u64 = 5_000;
@@ -28,7 +28,10 @@ pub(super) struct Reservation {
 #[derive(Debug)]
 pub(super) struct Round {
     wanted: Vec<Wanted>,
-    missing: BTreeSet<NodeId>,
+    /// Where each message's part of them begins. The first has the number of the round, and the others those that follow.
+    parts: Vec<usize>,
+    /// Who has not answered which message.
+    missing: BTreeSet<(NodeId, u64)>,
     taken: Option<Wanted>,
     deadline: u64,
     write: Prepared,
@@ -36,6 +39,21 @@ pub(super) struct Round {
 
 fn value(wanted: &Wanted) -> Value {
     (wanted.field.clone(), wanted.value.clone())
+}
+
+/// Where the parts begin that are put in one message each.
+fn parts(wanted: &[Wanted]) -> Vec<usize> {
+    let mut parts = Vec::new();
+    let mut bytes = usize::MAX;
+    for (at, wanted) in wanted.iter().enumerate() {
+        let more = wanted.key.kind.len() + wanted.key.id.len() + wanted.field.len() + wanted.value.len() + 16;
+        bytes = bytes.saturating_add(more);
+        if bytes > CHUNK {
+            parts.push(at);
+            bytes = more;
+        }
+    }
+    parts
 }
 
 impl Engine {
@@ -58,23 +76,30 @@ impl Engine {
         // Of a value that the same write takes from another record the peers know that it is taken.
         let asked: Vec<Wanted> = wanted.iter().filter(|wanted| owner(&value(wanted), &wanted.key).is_none()).cloned().collect();
         let stamp = self.clock.tick(now.wall);
-        let missing: BTreeSet<NodeId> = self.live().filter(|_| !asked.is_empty()).collect();
+        let parts = parts(&asked);
+        let peers: Vec<NodeId> = self.live().filter(|_| !asked.is_empty()).collect();
         let number = self.number();
-        let round = (!missing.is_empty()).then_some(number);
+        let round = (!peers.is_empty()).then_some(number);
         for wanted in &wanted {
             let reservation = Reservation { stamp, key: wanted.key.clone(), round, ours: true, until: u64::MAX };
             self.reservations.insert(value(wanted), reservation);
         }
         write.claimed_at = Some(stamp);
         write.reserved = wanted.iter().map(value).collect();
-        if missing.is_empty() {
+        if peers.is_empty() {
             return self.queue.push(Job::Write(write));
         }
-        for peer in &missing {
-            self.send(*peer, Message::Claim { round: number, stamp, wanted: asked.clone() });
+        let mut missing = BTreeSet::new();
+        for (at, start) in parts.iter().enumerate() {
+            let part = if at == 0 { number } else { self.number() };
+            let wanted = &asked[*start..parts.get(at + 1).copied().unwrap_or(asked.len())];
+            for peer in &peers {
+                missing.insert((*peer, part));
+                self.send(*peer, Message::Claim { round: part, stamp, wanted: wanted.to_vec() });
+            }
         }
         let deadline = now.mono + self.config.claim_timeout;
-        self.rounds.insert(number, Round { wanted: asked, missing, taken: None, deadline, write });
+        self.rounds.insert(number, Round { wanted: asked, parts, missing, taken: None, deadline, write });
     }
 
     /// A peer asks whether values are free.
@@ -110,11 +135,12 @@ impl Engine {
     }
 
     pub(super) fn claim_answered(&mut self, from: NodeId, round: u64, taken: &[u32], now: Now) {
-        if let Some(round) = self.rounds.get_mut(&round)
-            && round.missing.remove(&from)
-            && let Some(first) = taken.first().and_then(|at| round.wanted.get(*at as usize))
+        if let Some((first, open)) = self.rounds.range_mut(..=round).next_back()
+            && open.missing.remove(&(from, round))
+            && let Some(start) = open.parts.get((round - first) as usize)
+            && let Some(taken) = taken.first().and_then(|at| open.wanted.get(start + *at as usize))
         {
-            round.taken = Some(first.clone());
+            open.taken = Some(taken.clone());
         }
         self.end_rounds(now);
     }
@@ -138,7 +164,8 @@ impl Engine {
                     reservation.round = None;
                 }
             }
-            round.write.unasked = round.missing.len();
+            let silent: BTreeSet<NodeId> = round.missing.iter().map(|(peer, _)| *peer).collect();
+            round.write.unasked += silent.len();
             self.queue.push(Job::Write(round.write));
         }
     }
@@ -173,9 +200,9 @@ impl Engine {
 
     pub(super) fn rounds_without(&mut self, peer: NodeId, now: Now) {
         for round in self.rounds.values_mut() {
-            if round.missing.remove(&peer) {
-                round.write.unasked += 1;
-            }
+            let before = round.missing.len();
+            round.missing.retain(|(node, _)| *node != peer);
+            round.write.unasked += usize::from(round.missing.len() < before);
         }
         self.end_rounds(now);
     }

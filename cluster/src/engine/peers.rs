@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// For how long a message that was dropped is shown, in milliseconds.
+const SHOWN: u64 = 60_000;
+
 #[derive(Debug, Default)]
 pub(super) struct Peer {
     pub live: bool,
@@ -13,6 +16,8 @@ pub(super) struct Peer {
     pub passed_at: u64,
     /// When it last asked us something in a session of its own.
     pub asked_us_at: Option<u64>,
+    /// When a push to it was last left out, because it owes too many acknowledgements.
+    pub skipped_at: Option<u64>,
 }
 
 impl Peer {
@@ -23,8 +28,14 @@ impl Peer {
             state: self.state,
             differs_for: self.differs_since.map(|since| now.mono.saturating_sub(since)),
             clock_offset: self.clock_offset,
+            skipped: is_late(self.skipped_at, now),
         }
     }
+}
+
+/// Whether something has happened so lately that it is still shown.
+pub(super) fn is_late(at: Option<u64>, now: Now) -> bool {
+    at.is_some_and(|at| at + SHOWN > now.mono)
 }
 
 impl Engine {

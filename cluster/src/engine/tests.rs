@@ -178,9 +178,65 @@ fn a_fresh_node_waits_for_whom_it_has_reached_before_it_begins_alone() {
 fn the_clusters_own_kinds_and_writes_that_are_too_large_are_refused() {
     let mut engine = engine(|_| ());
     let own = Draft { key: Key::new(MEMBER, "x"), ..draft("x") };
-    for drafts in [vec![own], vec![draft("1"); 10_001]] {
-        let actions = engine.handle(write(1, drafts), now(0));
-        assert!(matches!(answers(&actions).as_slice(), [(1, Answer::Refused(Refusal::Invalid(_)))]), "{actions:?}");
+    let actions = engine.handle(write(1, vec![own]), now(0));
+    assert!(matches!(answers(&actions).as_slice(), [(1, Answer::Refused(Refusal::Invalid(_)))]), "{actions:?}");
+    let unique = |n: usize| Unique { field: "name".into(), value: n.to_string().into(), exclusive: true };
+    let many = |n: usize| (0..n).map(unique).collect::<Vec<_>>();
+    let large = |n: usize| Draft { body: Some(vec![b' '; n].into()), ..draft("1") };
+    for (drafts, text) in [
+        (vec![draft("1"); 10_001], "entities in one change: 10001, and a cluster takes at most 10000"),
+        (vec![draft("0"), large(5_000_000)], "bytes of t/1: 5000000, and a cluster takes at most 4194304"),
+        (vec![Draft { unique: many(257), ..draft("1") }], "unique values of t/1: 257, and a cluster takes at most 256"),
+        (vec![Draft { parents: vec![Key::new("t", "0"); 300], ..draft("1") }], "references of t/1: 300, and a cluster takes at most 256"),
+        (vec![Draft { unique: many(250), ..draft("1") }; 41], "new unique values in one change: 10250, and a cluster takes at most 10000"),
+    ] {
+        let answers = answers(&engine.handle(write(1, drafts), now(0)));
+        let [(1, Answer::Refused(refusal @ Refusal::TooLarge { .. }))] = &answers[..] else { panic!("{answers:?}") };
+        assert_eq!(refusal.to_string(), text);
+    }
+}
+
+/// The question about many values is more than a message can hold.
+#[test]
+fn many_new_values_are_asked_about_in_several_messages() {
+    let value = |n: usize| -> std::sync::Arc<str> { format!("{n:01000}").into() };
+    let named =
+        |n: usize| Draft { unique: vec![Unique { field: "name".into(), value: value(n), exclusive: true }], ..draft(&n.to_string()) };
+    for taken in [None, Some(0), Some(5_678), Some(9_999)] {
+        let mut engine = engine(|_| ());
+        let first = engine.handle(Event::Tick, now(0));
+        settle(&mut engine, first, now(0));
+        engine.handle(Event::PeerUp(PEER), now(0));
+        let actions = engine.handle(write(7, (0..10_000).map(named).collect()), now(1));
+        let mut asked = 0;
+        let mut told = Vec::new();
+        for action in actions {
+            let Action::Send { to: PEER, message } = action else { panic!("{action:?}") };
+            assert!(message.encode().len() <= 2 * crate::wire::CHUNK);
+            let Message::Claim { round, wanted, .. } = message else { panic!("{message:?}") };
+            let here = taken.and_then(|taken| wanted.iter().position(|wanted| wanted.value == value(taken)));
+            asked += wanted.len();
+            assert!(told.is_empty(), "it waits for all");
+            let answer = Message::Claimed { round, taken: here.map(|at| at as u32).into_iter().collect() };
+            let actions = engine.handle(Event::Message { from: PEER, message: answer }, now(2));
+            told.extend(answers(&actions));
+            if taken.is_none() {
+                settle(&mut engine, actions, now(2));
+            }
+            if !told.is_empty() {
+                break;
+            }
+        }
+        match taken {
+            Some(taken) => {
+                let (key, field) = (Key::new("t", taken.to_string()), "name".into());
+                assert_eq!(told, [(7, Answer::Taken { key, field, value: value(taken) })]);
+            }
+            None => {
+                assert_eq!(asked, 10_000);
+                assert_eq!(engine.replica().digest().count, 10_001, "the member and all");
+            }
+        }
     }
 }
 

@@ -275,6 +275,9 @@ pub enum Refusal {
     Changed(Key),
     #[error("{0}")]
     Invalid(String),
+    /// More than a message, or a record, can hold.
+    #[error("{what}: {has}, and a cluster takes at most {most}")]
+    TooLarge { what: String, has: usize, most: usize },
     #[error("the change could not be stored: {0}")]
     Storage(String),
     #[error("the node is alive and would join again")]
@@ -313,6 +316,8 @@ pub struct PeerStatus {
     pub state: Option<State>,
     /// For how long it has had other records than this node, in milliseconds.
     pub differs_for: Option<u64>,
+    /// Whether pushes to it were left out lately, because it acknowledges too slowly.
+    pub skipped: bool,
     /// How far its clock is ahead of ours.
     pub clock_offset: Option<i64>,
 }
@@ -329,6 +334,8 @@ pub struct Status {
     pub accepts_writes: bool,
     pub repairing: Option<NodeId>,
     pub queued: usize,
+    /// Whether pushes of peers found the queue full lately.
+    pub overloaded: bool,
     pub conflicts: u64,
     pub quarantined: Vec<Key>,
     /// Records that the node could not put in effect, with the reason.

@@ -4,12 +4,12 @@ use std::collections::BTreeSet;
 
 use super::*;
 use crate::clock::Stamp;
-use crate::record::{Claim, Record};
+use crate::record::{Claim, MAX_BODY, MAX_LINKS, Record};
 use crate::wire::{Blob, Wanted, chunks};
 
 /// The most drafts of one write.
 pub const MAX_DRAFTS: usize = 10_000;
-/// The most unique values that a write gives for the first time: the question about them is one message.
+/// The most unique values that a write gives for the first time.
 pub const MAX_NEW_VALUES: usize = 10_000;
 /// The most bytes that a peer may owe acknowledgements for; past that, repair brings it what it lacks.
 const MAX_OWED: usize = 8 * 1024 * 1024;
@@ -94,9 +94,12 @@ impl Engine {
         if let Some(refusal) = self.refusal() {
             return self.answer(ticket, Answer::Refused(refusal));
         }
-        if drafts.len() > MAX_DRAFTS || drafts.iter().any(|draft| draft.key.is_internal()) {
-            let reason = format!("a write has at most {MAX_DRAFTS} drafts, and none of the cluster's own kinds");
+        if drafts.iter().any(|draft| draft.key.is_internal()) {
+            let reason = "none of the cluster's own kinds can be written".to_owned();
             return self.answer(ticket, Answer::Refused(Refusal::Invalid(reason)));
+        }
+        if let Some(refusal) = too_large(&drafts) {
+            return self.answer(ticket, Answer::Refused(refusal));
         }
         let max = self.config.max_queued;
         if self.queue.is_full() || self.rounds.len() >= max || self.waits.len() >= max * 4 {
@@ -110,8 +113,9 @@ impl Engine {
         let wanted = self.new_values(&drafts);
         let write = Prepared { ticket, drafts, concern, deadline, claimed_at: None, reserved: Vec::new(), unasked: 0 };
         if wanted.len() > MAX_NEW_VALUES {
-            let reason = format!("a write has at most {MAX_NEW_VALUES} new unique values");
-            return self.answer(ticket, Answer::Refused(Refusal::Invalid(reason)));
+            let what = "new unique values in one change".to_owned();
+            let refusal = Refusal::TooLarge { what, has: wanted.len(), most: MAX_NEW_VALUES };
+            return self.answer(ticket, Answer::Refused(refusal));
         }
         if wanted.is_empty() {
             self.queue.push(Job::Write(write));
@@ -216,6 +220,9 @@ impl Engine {
         let owed = self.pushes.bytes.entry(peer).or_default();
         if *owed > 0 && *owed + bytes > MAX_OWED {
             self.counters.dropped += 1;
+            if let Some(peer) = self.peers.get_mut(&peer) {
+                peer.skipped_at = Some(now.mono);
+            }
             self.close(tickets);
             return;
         }
@@ -300,6 +307,20 @@ impl Engine {
             }
         }
     }
+}
+
+/// What of a write is more than a record, or a write, may have.
+fn too_large(drafts: &[Draft]) -> Option<Refusal> {
+    let refusal = |what: String, has, most| (has > most).then_some(Refusal::TooLarge { what, has, most });
+    refusal("entities in one change".to_owned(), drafts.len(), MAX_DRAFTS).or_else(|| {
+        drafts.iter().find_map(|draft| {
+            let of = |what: &str| format!("{what} of {}", draft.key);
+            let bytes = draft.body.as_ref().map_or(0, |body| body.len());
+            refusal(of("bytes"), bytes, MAX_BODY)
+                .or_else(|| refusal(of("unique values"), draft.unique.len(), MAX_LINKS))
+                .or_else(|| refusal(of("references"), draft.parents.len(), MAX_LINKS))
+        })
+    })
 }
 
 /// The number of the first life of a key that is not there. It grows with time, so that it is greater than any life that the

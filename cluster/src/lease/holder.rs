@@ -31,6 +31,9 @@ pub(super) struct Held {
     pub window: Window,
     pub grant: Arc<Grant>,
     pub had: Given,
+    /// What was spent or given back beyond the grant before the owner has told what this node had in earlier lives; `None`
+    /// once it has, and in windows that began after the node's start.
+    pub unsettled: Option<Given>,
     pub question: Option<Question>,
     /// The highest number of a question that was answered.
     answered: u64,
@@ -77,10 +80,15 @@ impl Leases {
         }
         // What this node was given in an earlier life, or has given back as the owner, it is not given again.
         let before = self.ledgers.get(&window.name).and_then(|ledger| ledger.row(self.node));
-        let share = if before.is_some() { 0 } else { share(window.limit, self.members.len()) };
-        let had = before.unwrap_or(Given { given: share, returned: 0 });
+        let part = share(window.limit, self.members.len());
+        let older = self.is_older(window);
+        let share = if older || before.is_some() || self.leaving.is_some() { 0 } else { part };
+        // An earlier life that was there when the window began may have spent its part without a word.
+        let had_part = share > 0 || self.joined.is_some_and(|joined| joined <= window.since);
+        let had = before.unwrap_or(Given { given: part, returned: if had_part { 0 } else { part } });
         let grant = Arc::new(Grant::new(window, share));
-        let held = Held { window: *window, grant: grant.clone(), had, question: None, answered: 0, waiting: Vec::new() };
+        let unsettled = older.then(Given::default);
+        let held = Held { window: *window, grant: grant.clone(), had, unsettled, question: None, answered: 0, waiting: Vec::new() };
         self.held.insert(window.name, held);
         Some(grant)
     }
@@ -99,7 +107,7 @@ impl Leases {
             return (Decision::Refused, Vec::new());
         }
         let Some(held) = self.held.get_mut(&window.name) else { return (Decision::Full, Vec::new()) };
-        if self.waiting >= MAX_WAITING {
+        if self.waiting >= MAX_WAITING || self.leaving.is_some() {
             return (Decision::Unanswered, Vec::new());
         }
         self.waiting += 1;
@@ -124,13 +132,28 @@ impl Leases {
             && let Some(held) = self.held.get_mut(&window.name)
         {
             // What is given back goes to the owner: others may have spent more than there was.
-            let sum = if cost < 0 { &mut held.had.returned } else { &mut held.had.given };
+            let had = held.unsettled.as_mut().unwrap_or(&mut held.had);
+            let sum = if cost < 0 { &mut had.returned } else { &mut had.given };
             *sum = sum.saturating_add(over);
             grant.owe(if cost < 0 { cost.saturating_neg() } else { -(over.min(i64::MAX as u64) as i64) });
-            let (message, owner) = (Message::Told { window: held.window, had: held.had }, order(window.name, &self.live).0);
-            self.send(owner.unwrap_or(self.node), message, now);
+            if held.unsettled.is_some() {
+                self.ask(window.name, now);
+            } else {
+                self.tell_owner(window.name, now);
+            }
         }
         std::mem::take(&mut self.actions)
+    }
+
+    fn tell_owner(&mut self, name: Name, now: u64) {
+        let Some(held) = self.held.get(&name) else { return };
+        let (message, owner) = (Message::Told { window: held.window, had: held.had }, order(name, &self.live).0);
+        self.send(owner.unwrap_or(self.node), message, now);
+    }
+
+    /// Whether the window began before this node was started, which may have had some of it in an earlier life.
+    pub(super) fn is_older(&self, window: &Window) -> bool {
+        window.since < self.started
     }
 
     /// Asks for a portion in advance, when the grant of a window runs low.
@@ -162,7 +185,7 @@ impl Leases {
             return;
         }
         // A limit that is not divided is only asked for what waits.
-        if held.waiting.is_empty() && (held.grant.is_used_up(now) || share(held.window.limit, members) == 0) {
+        if held.waiting.is_empty() && held.unsettled.is_none() && (held.grant.is_used_up(now) || share(held.window.limit, members) == 0) {
             held.grant.unasked();
             return;
         }
@@ -186,9 +209,10 @@ impl Leases {
             return;
         };
         let over = held.window.until + GRACE < now;
+        let owes = held.unsettled.is_some_and(|unsettled| unsettled != Given::default());
         match &mut held.question {
             // A portion in advance that nobody needs, and a window that is over.
-            Some(question) if over || (question.need > 0 && held.waiting.is_empty()) => {
+            Some(question) if over || (question.need > 0 && held.waiting.is_empty() && !owes) => {
                 held.question = None;
                 held.grant.unasked();
                 self.open.remove(&name);
@@ -221,15 +245,22 @@ impl Leases {
         self.send(owner, message, now);
     }
 
-    pub(super) fn granted(&mut self, name: Name, number: u64, amount: u64, left: i64, now: u64) {
+    pub(super) fn granted(&mut self, name: Name, number: u64, amount: u64, left: i64, had: Given, now: u64) {
         let Some(held) = self.held.get_mut(&name) else { return };
         // Numbers rise: this was answered before, here or by another owner.
         if number <= held.answered {
             return;
         }
         held.answered = number;
-        held.had.given = held.had.given.saturating_add(amount);
+        held.had.given = held.had.given.saturating_add(amount).max(had.given);
+        held.had.returned = held.had.returned.max(had.returned);
         held.grant.add(amount, left);
+        let unsettled = held.unsettled.take().unwrap_or_default();
+        held.had.given = held.had.given.saturating_add(unsettled.given);
+        held.had.returned = held.had.returned.saturating_add(unsettled.returned);
+        if self.leaving.is_some() {
+            return self.hand_back([name], now);
+        }
         // Who asked may have lost patience, or asks another owner by now; what was given is there all the same.
         let need = held.question.take_if(|question| question.number == number).map_or(0, |question| question.need);
         if held.question.is_none() {
@@ -254,7 +285,11 @@ impl Leases {
         }
         // Spending may have seen that it runs low; nobody has asked because of that.
         held.grant.unasked();
-        if !held.waiting.is_empty() {
+        let waits = !held.waiting.is_empty();
+        if unsettled != Given::default() {
+            self.tell_owner(name, now);
+        }
+        if waits {
             self.ask(name, now);
         }
     }

@@ -164,6 +164,11 @@ impl Ledger {
         }
     }
 
+    /// The node wants nothing any more.
+    pub fn part_with(&mut self, node: NodeId) {
+        self.questions.retain(|question| question.from != node);
+    }
+
     /// Nodes that are gone are not waited for.
     pub fn lose(&mut self, live: &BTreeSet<NodeId>) {
         if let Some(round) = &mut self.round {

@@ -1,7 +1,7 @@
 //! A node as the owner of windows: it keeps their books and gives.
 
 use super::ledger::{Given, Ledger, Question};
-use super::{GRACE, Leases, MAX_WINDOWS, Message, Name, ROUND, Window, YIELD, order, passed, share};
+use super::{ALONE, GRACE, Leases, MAX_WINDOWS, Message, Name, ROUND, TELL, Window, YIELD, order, passed, share};
 use crate::id::NodeId;
 
 /// What an owner gives of a limit that sees so many of the members.
@@ -40,9 +40,19 @@ impl Leases {
         }
     }
 
+    pub(super) fn learn_all(&mut self, books: Vec<(Window, Vec<(NodeId, Given)>)>, now: u64) {
+        books.into_iter().take(TELL).for_each(|(window, rows)| self.learn(window, rows, now));
+    }
+
+    /// Whether the others may know more of a window than this node, which has just been started and sees none of them yet.
+    fn is_alone(&self, window: &Window, now: u64) -> bool {
+        let waits = self.begun.is_some_and(|begun| !passed(begun, ALONE, now));
+        waits && !self.seen && self.is_older(window)
+    }
+
     pub(super) fn asked(&mut self, from: NodeId, number: u64, window: Window, need: u64, had: Given, now: u64) {
-        // Who asks sees other nodes than this one does; it will ask again.
-        if order(window.name, &self.live).0 != Some(self.node) || window.until + GRACE < now {
+        // Who asks sees other nodes than this one does, or not yet that it ends; it will ask again.
+        if order(window.name, &self.live).0 != Some(self.node) || window.until + GRACE < now || self.leaving.is_some() {
             return;
         }
         let Some(ledger) = self.ledger(window, now) else { return };
@@ -54,6 +64,9 @@ impl Leases {
     /// Answers the questions about a window, as far as there is something to give or it is known that there is not.
     pub(super) fn serve(&mut self, name: Name, now: u64) {
         let (owner, successor) = order(name, &self.live);
+        if self.leaving.is_some() || self.ledgers.get(&name).is_some_and(|ledger| self.is_alone(&ledger.window, now)) {
+            return;
+        }
         let Some(ledger) = self.ledgers.get_mut(&name) else { return };
         if owner != Some(self.node) || ledger.yielded_at.is_some_and(|at| !passed(at, YIELD, now)) {
             return;
@@ -129,7 +142,8 @@ impl Leases {
                 ledger.unnoted = None;
             }
             let left = cap - ledger.outstanding(share, &self.members);
-            messages.push((question.from, Message::Grant { number: question.number, name, amount, left }));
+            let had = ledger.row(question.from).unwrap_or_default();
+            messages.push((question.from, Message::Grant { number: question.number, name, amount, left, had }));
             changed |= before.is_none() && amount > 0;
         }
         if let (true, Some(to)) = (changed, successor) {
@@ -149,7 +163,8 @@ impl Leases {
         {
             let share = share(ledger.window.limit, self.members.len());
             let left = cap(ledger.window.limit, self.live.len(), self.members.len()) - ledger.outstanding(share, &self.members);
-            self.granted(name, number, amount, left, now);
+            let had = ledger.row(self.node).unwrap_or_default();
+            self.granted(name, number, amount, left, had, now);
         }
     }
 

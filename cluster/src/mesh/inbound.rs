@@ -1,4 +1,4 @@
-//! Connections that others have dialed: on them we only listen, and answer pings.
+//! Connections that others have dialed: on them we listen and answer pings, and send where we cannot dial.
 
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -8,14 +8,15 @@ use std::time::Duration;
 
 use tokio::io::{AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::timeout;
 
 use super::frame::{self, Frame, FrameError};
 use super::limit::Limit;
+use super::peers::{MAX_LENT, lend, meet};
 use super::tls::Stream;
-use super::{Event, HANDSHAKE, Room, Security, Shared, lock, meet, wall_millis};
+use super::{Event, HANDSHAKE, Room, Security, Shared, lock, wall_millis};
 use crate::MAX_MEMBERS;
 use crate::id::NodeId;
 use crate::wire::Message;
@@ -110,7 +111,7 @@ async fn welcome(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> R
     if let Some(objection) = shared.objection(&hello, certified) {
         return Err(objection.to_owned());
     }
-    meet(shared, hello.node, &hello.advertise);
+    meet(shared, hello.node, &hello.advertise, None);
     if hello.probe {
         let _ = stream.shutdown().await;
         return Ok(None);
@@ -122,50 +123,77 @@ async fn welcome(shared: &Arc<Shared>, stream: TcpStream, from: SocketAddr) -> R
 }
 
 /// The error with what caused it: for the log.
-fn source_of(error: &dyn std::error::Error) -> String {
+pub(super) fn source_of(error: &dyn std::error::Error) -> String {
     error.source().map_or_else(|| error.to_string(), |source| format!("{error}: {source}"))
 }
 
-/// Hears a peer until the connection ends.
+/// Hears a peer until the connection ends, and sends what goes to it this way.
 async fn hear(shared: &Arc<Shared>, stream: Box<dyn Stream>, from: NodeId) -> Result<(), FrameError> {
     let (reader, mut writer) = tokio::io::split(stream);
     let mut reader = BufReader::with_capacity(64 * 1024, reader);
     let mut limit = Limit::new();
-    while let Ok(frame) = timeout(SILENCE, frame::read(&mut reader, frame::MAX_FRAME)).await {
-        let Some(bytes) = frame? else { return Ok(()) };
-        shared.counters.frames_in.fetch_add(1, Ordering::Relaxed);
-        shared.counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
-        let wait = limit.take(bytes.len());
-        let event = match Frame::decode(&bytes) {
-            Ok(Frame::Ping { sent }) => {
-                frame::write(&mut writer, &Frame::Pong { sent, wall: wall_millis() }).await?;
-                writer.flush().await?;
-                None
+    let (frames, mut lent) = mpsc::channel(MAX_LENT);
+    lend(shared, from, frames.clone());
+    let write = async {
+        while let Some(frame) = lent.recv().await {
+            writer.write_all(&frame).await?;
+            writer.flush().await?;
+        }
+        Ok(())
+    };
+    let read = async {
+        while let Ok(frame) = timeout(SILENCE, frame::read(&mut reader, frame::MAX_FRAME)).await {
+            let Some(bytes) = frame? else { return Ok(()) };
+            if !take(shared, from, &bytes, &frames, &mut limit).await {
+                return Ok(());
             }
-            Ok(Frame::Message(bytes)) => match Message::decode(&bytes) {
-                Ok(message) => {
-                    let kib = (bytes.len() / 1024 + 1) as u32;
-                    // Nobody closes it.
-                    let Ok(room) = shared.room.clone().acquire_many_owned(kib).await else { return Ok(()) };
-                    Some(Event::Message { from, message, room: Room(room) })
-                }
-                Err(_) => not_understood(shared),
-            },
-            Ok(Frame::Gossip(bytes)) if bytes.len() <= MAX_GOSSIP => Some(Event::Gossip { from, bytes }),
-            Ok(Frame::Gossip(_) | Frame::Hello(_) | Frame::Pong { .. }) | Err(_) => not_understood(shared),
-        };
-        let told = match event {
-            Some(event) => shared.events.send(event).await.is_ok(),
-            None => true,
-        };
-        if !told {
-            return Ok(());
         }
-        if let Some(wait) = wait {
-            tokio::time::sleep(wait).await;
-        }
+        Ok(())
+    };
+    tokio::select! {
+        end = write => end,
+        end = read => end,
     }
-    Ok(())
+}
+
+/// Deals with a frame of a peer, whichever side has opened the connection; answers go to `answers`. False: nobody wants to hear
+/// of it.
+pub(super) async fn take(shared: &Shared, from: NodeId, bytes: &[u8], answers: &mpsc::Sender<Vec<u8>>, limit: &mut Limit) -> bool {
+    shared.counters.frames_in.fetch_add(1, Ordering::Relaxed);
+    shared.counters.bytes_in.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+    let wait = limit.take(bytes.len());
+    let event = match Frame::decode(bytes) {
+        Ok(Frame::Ping { sent }) => {
+            // Where so much is on its way that there is no room, the other side hears that we are there.
+            let _ = answers.try_send(Frame::Pong { sent, wall: wall_millis() }.encode());
+            None
+        }
+        Ok(Frame::Pong { sent, wall }) => {
+            // The other clock was read about half way between the question and the answer.
+            let round = (shared.begin.elapsed().as_micros() as u64).saturating_sub(sent) / 1_000;
+            let millis = wall as i64 - (wall_millis().saturating_sub(round / 2)) as i64;
+            Some(Event::ClockOffset { node: from, millis })
+        }
+        Ok(Frame::Message(bytes)) => match Message::decode(&bytes) {
+            Ok(message) => {
+                let kib = (bytes.len() / 1024 + 1) as u32;
+                // Nobody closes it.
+                let Ok(room) = shared.room.clone().acquire_many_owned(kib).await else { return false };
+                Some(Event::Message { from, message, room: Room(room) })
+            }
+            Err(_) => not_understood(shared),
+        },
+        Ok(Frame::Gossip(bytes)) if bytes.len() <= MAX_GOSSIP => Some(Event::Gossip { from, bytes }),
+        Ok(Frame::Gossip(_) | Frame::Hello(_)) | Err(_) => not_understood(shared),
+    };
+    let told = match event {
+        Some(event) => shared.events.send(event).await.is_ok(),
+        None => true,
+    };
+    if let (true, Some(wait)) = (told, wait) {
+        tokio::time::sleep(wait).await;
+    }
+    told
 }
 
 fn not_understood(shared: &Shared) -> Option<Event> {

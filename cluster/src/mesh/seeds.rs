@@ -9,7 +9,8 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::time::timeout;
 
-use super::{HANDSHAKE, Shared, lock, meet};
+use super::peers::meet;
+use super::{HANDSHAKE, Shared, lock};
 use crate::id::NodeId;
 
 /// How often seeds are looked at while the node has found nobody, and when it has.
@@ -38,7 +39,7 @@ pub(super) async fn look(shared: Arc<Shared>) {
                 match timeout(HANDSHAKE, shared.dial(address, true)).await {
                     Ok(Ok((_, hello))) => {
                         known.insert(address, hello.node);
-                        meet(&shared, hello.node, &hello.advertise);
+                        meet(&shared, hello.node, &hello.advertise, Some(address));
                     }
                     Ok(Err(error)) => tracing::debug!(%address, %error, "nobody at a seed"),
                     Err(_) => tracing::debug!(%address, "a seed does not answer"),

@@ -151,3 +151,28 @@ fn answers_of_other_sessions_and_of_other_phases_change_nothing() {
     assert_eq!(session.committed(), None);
     assert_eq!(session.answered(&replica, sums(1, BUCKETS)), Some(Step::Done));
 }
+
+#[test]
+fn lists_of_long_keys_are_no_larger_than_a_message() {
+    let mut replica = Replica::default();
+    let version = Version { life: 1, stamp: Stamp::at(5) };
+    let kind: std::sync::Arc<str> = "t".repeat(1_000).into();
+    let long = (0..).map(|n| Key::new(kind.clone(), n.to_string())).filter(|key| bucket_of(key) < BUCKETS_AT_ONCE);
+    for key in long.take(7_000) {
+        replica.apply(Record::new(key, version, Version::NONE, Stamp::at(1), vec![], vec![], Some(vec![].into())).expect("a record"));
+    }
+    let mut buckets: VecDeque<u16> = (0..BUCKETS_AT_ONCE as u16).collect();
+    let mut lines = 0;
+    while !buckets.is_empty() {
+        let answer = answer(&replica, true, &Message::AskLists { session: 1, buckets: buckets.iter().copied().collect() });
+        let answer = answer.expect("an answer");
+        assert!(answer.encode().len() < crate::wire::MAX_MESSAGE / 2);
+        let Message::Lists { lists, .. } = answer else { panic!("lists") };
+        assert!(!lists.is_empty());
+        for (bucket, list) in lists {
+            assert_eq!(buckets.pop_front(), Some(bucket));
+            lines += list.len();
+        }
+    }
+    assert_eq!(lines, 7_000);
+}

@@ -135,6 +135,22 @@ async fn when_the_disk_is_full_nothing_happens_and_the_writer_is_told() {
     assert!(cloud.nodes[0].storage.serves("things", "2") && !cloud.nodes[1].storage.serves("things", "1"));
 }
 
+/// One thread: while a write of 40 MiB is handed to the connection, nothing leaves.
+#[tokio::test]
+async fn what_finds_the_queue_to_a_peer_full_is_counted_and_told_of_and_repaired() {
+    let cloud = Cloud::start(2).await;
+    let body = " ".repeat(1024 * 1024);
+    let drafts = (0..40).map(|n| draft(&n.to_string(), &body)).collect();
+    let written = cloud.nodes[0].handle.write(drafts, Concern::All, Duration::from_millis(100)).await.expect("a write");
+    assert_eq!((written.applied, written.of), (1, 2));
+    let overview = cloud.nodes[0].handle.status().await.expect("a status");
+    assert!((5..15).contains(&overview.traffic.dropped), "{:?}", overview.traffic);
+    let told = &overview.troubles[&cloud.nodes[1].node];
+    assert!(told.contains("too much waits for it"), "{told}");
+    cloud.until_equal().await;
+    assert_eq!(cloud.nodes[1].storage.served(), 40);
+}
+
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn certificates_are_replaced_without_a_restart() {
     let cloud = Cloud::start(2).await;
@@ -166,6 +182,64 @@ async fn a_limit_holds_across_nodes() {
         assert_eq!(allowed as u64, limit);
         assert!(decisions.iter().all(|decision| *decision != Decision::Unanswered));
     }
+}
+
+/// What nodes say of one, that one included, which all of them see alive.
+async fn troubles(cloud: &Cloud, of: usize) -> Vec<String> {
+    let mut all = Vec::new();
+    for node in &cloud.nodes {
+        let overview = node.handle.status().await.expect("a status");
+        all.push(overview.troubles.get(&cloud.nodes[of].node).cloned().unwrap_or_default());
+    }
+    all
+}
+
+/// Nobody can dial it: the others answer on what it has dialed.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_node_that_tells_a_wrong_address_takes_part_and_the_trouble_is_shown() {
+    let mut cloud = Cloud::start(2).await;
+    let wrong = "127.0.0.1:1";
+    let third = cloud.add_telling(Some(wrong)).await;
+    for node in 0..3 {
+        cloud.until_live(node, 2).await;
+    }
+    cloud.nodes[third].handle.ready().await.expect("it runs");
+    cloud.until_equal().await;
+    for (number, node) in cloud.nodes.iter().enumerate() {
+        let written = node.handle.write(vec![draft(&format!("of {number}"), "{}")], Concern::All, PATIENCE).await.expect("a write");
+        assert_eq!((written.applied, written.of), (3, 3), "{number}");
+    }
+    let offset = |peers: &[cluster::engine::PeerStatus]| peers.iter().all(|peer| peer.clock_offset.is_some_and(|off| off.abs() < 100));
+    until("clocks are compared", async || offset(&cloud.nodes[0].handle.status().await.expect("a status").status.peers)).await;
+    until("the trouble is shown", async || {
+        let [one, two, own] = &troubles(&cloud, third).await[..] else { panic!("three nodes") };
+        let named = |text: &str| text.starts_with(&format!("cannot be reached at {wrong}"));
+        let used = |text: &str| named(text) && text.contains("refused") && text.contains("the connection that it has opened is used");
+        used(one) && used(two) && named(own) && own.contains("cluster_advertise") && own.contains(&cloud.nodes[1].node.to_string())
+    })
+    .await;
+    // It is missed and found again as any other.
+    cloud.cut(&[third], &[0, 1]);
+    cloud.until_live(0, 1).await;
+    cloud.heal();
+    cloud.until_live(0, 2).await;
+    cloud.nodes[0].handle.write(vec![draft("after", "{}")], Concern::All, PATIENCE).await.expect("a write");
+    cloud.until_equal().await;
+}
+
+/// The seed tells a wrong address: whoever has found it dials it where it was found.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_seed_that_tells_a_wrong_address_is_dialed_where_it_was_found() {
+    let mut cloud = Cloud::alone();
+    let seed = cloud.add_telling(Some("127.0.0.1:1")).await;
+    cloud.add().await;
+    cloud.until_live(0, 1).await;
+    cloud.until_live(1, 1).await;
+    cloud.nodes[0].handle.ready().await.expect("it runs");
+    cloud.nodes[1].handle.write(vec![draft("1", "{}")], Concern::All, PATIENCE).await.expect("a write");
+    let found = cloud.nodes[seed].seed_address();
+    let told = troubles(&cloud, seed).await;
+    assert!(told[1].contains(&format!("{found} is used")), "{told:?}");
 }
 
 fn cluster_time() -> u64 {

@@ -98,9 +98,15 @@ pub struct Node {
     pub address: SocketAddr,
     relay: Relay,
     seeds: Vec<String>,
+    advertise: String,
 }
 
 impl Node {
+    /// Where others find it.
+    pub fn seed_address(&self) -> SocketAddr {
+        self.relay.address()
+    }
+
     pub fn renew(&self, ca: &Pair, life: Duration) {
         let pair = ca::issue(ca, self.node, life).expect("a certificate");
         self.tls.reload(pair.certificate.as_bytes(), pair.key.as_bytes(), ca.certificate.as_bytes()).expect("certificates");
@@ -141,12 +147,12 @@ pub fn tls(ca: &Pair, node: NodeId) -> Arc<Tls> {
     Arc::new(Tls::new(pair.certificate.as_bytes(), pair.key.as_bytes(), ca.certificate.as_bytes()).expect("certificates"))
 }
 
-async fn run(node: NodeId, listen: SocketAddr, relay: &Relay, seeds: &[String], tls: &Arc<Tls>, storage: &Arc<Memory>) -> Handle {
+async fn run(node: NodeId, listen: SocketAddr, advertise: &str, seeds: &[String], tls: &Arc<Tls>, storage: &Arc<Memory>) -> Handle {
     let mesh = mesh::Config {
         node,
         cluster: "test".to_owned(),
         listen,
-        advertise: relay.address().to_string(),
+        advertise: advertise.to_owned(),
         seeds: seeds.to_vec(),
         security: Security::Tls(tls.clone()),
     };
@@ -157,9 +163,14 @@ async fn run(node: NodeId, listen: SocketAddr, relay: &Relay, seeds: &[String], 
 }
 
 impl Cloud {
+    /// Without any node yet.
+    pub fn alone() -> Self {
+        Self { ca: ca::create("test").expect("an authority"), nodes: Vec::new() }
+    }
+
     /// Nodes that all know each other. The first is the seed of the others.
     pub async fn start(nodes: usize) -> Self {
-        let mut cloud = Self { ca: ca::create("test").expect("an authority"), nodes: Vec::new() };
+        let mut cloud = Self::alone();
         for _ in 0..nodes {
             cloud.add().await;
         }
@@ -172,22 +183,29 @@ impl Cloud {
     }
 
     pub async fn add(&mut self) -> usize {
+        self.add_telling(None).await
+    }
+
+    /// Adds a node that tells another address than the one that leads to it.
+    pub async fn add_telling(&mut self, advertise: Option<&str>) -> usize {
         let node = NodeId::random();
         let ip = own_address();
         let relay = Relay::start(SocketAddr::from((ip, 0)), SocketAddr::from((ip, 0))).await;
         let seeds: Vec<String> = self.nodes.first().map(|seed| seed.relay.address().to_string()).into_iter().collect();
         let (tls, storage) = (tls(&self.ca, node), Arc::new(Memory::default()));
-        let handle = run(node, SocketAddr::from((ip, 0)), &relay, &seeds, &tls, &storage).await;
+        let advertise = advertise.map_or_else(|| relay.address().to_string(), str::to_owned);
+        let handle = run(node, SocketAddr::from((ip, 0)), &advertise, &seeds, &tls, &storage).await;
         let address = handle.status().await.expect("a status").address;
         relay.lead_to(address);
-        self.nodes.push(Node { node, handle, storage, tls, address, relay, seeds });
+        self.nodes.push(Node { node, handle, storage, tls, address, relay, seeds, advertise });
         self.nodes.len() - 1
     }
 
     /// Starts a node that was stopped, with what it has kept.
     pub async fn restart(&mut self, number: usize) {
         let node = &mut self.nodes[number];
-        node.handle = run(node.node, SocketAddr::new(node.address.ip(), 0), &node.relay, &node.seeds, &node.tls, &node.storage).await;
+        let listen = SocketAddr::new(node.address.ip(), 0);
+        node.handle = run(node.node, listen, &node.advertise, &node.seeds, &node.tls, &node.storage).await;
         node.address = node.handle.status().await.expect("a status").address;
         node.relay.lead_to(node.address);
         node.handle.ready().await.expect("it runs");

@@ -70,7 +70,10 @@ impl Replication {
             match self.handle.write(drafts.to_vec(), Concern::None, Duration::ZERO).await {
                 Ok(_) => return Ok(Ok(())),
                 Err(WriteError::Ended(ended)) => return Err(ended),
-                Err(error @ (WriteError::Taken { .. } | WriteError::Refused(Refusal::Invalid(_) | Refusal::Changed(_)))) => {
+                Err(
+                    error @ (WriteError::Taken { .. }
+                    | WriteError::Refused(Refusal::Invalid(_) | Refusal::TooLarge { .. } | Refusal::Changed(_))),
+                ) => {
                     return Ok(Err(error));
                 }
                 Err(error) => {

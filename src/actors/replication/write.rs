@@ -86,6 +86,7 @@ impl Replication {
             Err(Failed::Refused(Refusal::Storage(_))) => {
                 Err(Unsteady::Refused(WriteError::unavailable("the node cannot write to its disk, its log says why")))
             }
+            Err(Failed::Refused(refusal @ Refusal::TooLarge { .. })) => Err(Unsteady::Refused(WriteError::too_large(refusal))),
             Err(error @ Failed::Refused(Refusal::Invalid(_))) => {
                 tracing::error!(%error, "a change could not be made");
                 Err(Unsteady::Refused(WriteError::database()))

@@ -68,7 +68,9 @@ async fn status(call: Call) -> Outcome {
         if node == own {
             shown["version"] = TROOP_VERSION.into();
             extend(&mut shown, true, Some(State { ready: status.ready, digest: status.digest }), None, Some(-status.clock_offset));
-            shown["last_error"] = status.bad.first().map(|(key, reason)| format!("{key}: {reason}")).into();
+            let bad = status.bad.first().map(|(key, reason)| format!("{key}: {reason}"));
+            let overloaded = status.overloaded.then(|| "changes of other nodes found too many waiting, repair brings them".to_owned());
+            shown["last_error"] = bad.or(overloaded).or_else(|| overview.troubles.get(&node).cloned()).into();
         } else {
             let state = peer.and_then(|peer| peer.state).or_else(|| member.and_then(|member| member.state));
             extend(
@@ -78,7 +80,9 @@ async fn status(call: Call) -> Outcome {
                 peer,
                 peer.and_then(|peer| peer.clock_offset),
             );
-            shown["last_error"] = Value::Null;
+            let slow = "it acknowledges too slowly: changes were not pushed to it, repair brings them";
+            let skipped = peer.filter(|peer| peer.skipped).map(|_| slow.to_owned());
+            shown["last_error"] = overview.troubles.get(&node).cloned().or(skipped).into();
         }
         nodes.push(shown);
     }
