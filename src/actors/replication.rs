@@ -12,6 +12,8 @@
 //! | [`adopt`] | the rows that a node had before it was one of a cluster |
 
 mod adopt;
+#[cfg(test)]
+mod bodies_tests;
 mod commands;
 mod disk;
 mod quota;
