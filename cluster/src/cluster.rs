@@ -110,6 +110,8 @@ pub struct Overview {
     pub status: Status,
     pub alive: BTreeMap<NodeId, Member>,
     pub traffic: Traffic,
+    /// Why the last changes could not be made durable; nothing when they were.
+    pub unstored: Option<String>,
 }
 
 /// Counters of the mesh.

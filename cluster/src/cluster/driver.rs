@@ -66,6 +66,8 @@ pub(super) struct Driver {
     no_gossip_until: Instant,
     stopping: Option<oneshot::Sender<()>>,
     busy: usize,
+    /// Why the last changes could not be stored.
+    unstored: Option<String>,
     /// When the log last said that changes cannot be stored.
     complained: Option<Instant>,
 }
@@ -121,6 +123,7 @@ impl Driver {
             no_gossip_until: Instant::now(),
             stopping: None,
             busy: 0,
+            unstored: None,
             complained: None,
         })
     }
@@ -200,6 +203,7 @@ impl Driver {
             self.complained = Some(Instant::now());
             tracing::error!(reason, "changes of the cluster cannot be stored");
         }
+        self.unstored = Some(reason.to_owned());
     }
 
     fn now(&self) -> Now {
@@ -207,8 +211,10 @@ impl Driver {
     }
 
     async fn give(&mut self, event: Event) {
-        if let Event::CommitFailed { reason, .. } = &event {
-            self.storage_failed(reason);
+        match &event {
+            Event::CommitFailed { reason, .. } => self.storage_failed(reason),
+            Event::Committed { .. } => self.unstored = None,
+            _ => (),
         }
         let now = self.now();
         for action in self.engine.handle(event, now) {
@@ -291,6 +297,7 @@ impl Driver {
                     status: self.engine.status(self.now()),
                     alive: self.alive.clone(),
                     traffic: Traffic::of(self.mesh.counters()),
+                    unstored: self.unstored.clone(),
                 };
                 let _ = reply.send(overview);
             }

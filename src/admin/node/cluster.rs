@@ -68,7 +68,9 @@ async fn status(call: Call) -> Outcome {
         if node == own {
             shown["version"] = TROOP_VERSION.into();
             extend(&mut shown, true, Some(State { ready: status.ready, digest: status.digest }), None, Some(-status.clock_offset));
-            shown["last_error"] = status.bad.first().map(|(key, reason)| format!("{key}: {reason}")).into();
+            let unstored = overview.unstored.as_ref().map(|reason| format!("changes cannot be stored: {reason}"));
+            let bad = || status.bad.first().map(|(key, reason)| format!("{key}: {reason}"));
+            shown["last_error"] = unstored.or_else(bad).into();
         } else {
             let state = peer.and_then(|peer| peer.state).or_else(|| member.and_then(|member| member.state));
             extend(
