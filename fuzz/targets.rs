@@ -13,7 +13,7 @@ use cluster::mesh::ca::JoinToken;
 use cluster::mesh::frame::{self, Frame};
 use cluster::mesh::tls::{self, Tls};
 use cluster::record::Record;
-use cluster::replica::{Digest, Replica};
+use cluster::replica::{Conflict, Digest, Replica};
 use cluster::wire::Message;
 use cluster::{Token, repair};
 
@@ -26,6 +26,7 @@ pub struct Target {
 
 pub const TARGETS: &[Target] = &[
     Target { name: "certificate", run: certificate },
+    Target { name: "conflict", run: conflict },
     Target { name: "frame", run: frame },
     Target { name: "gossip", run: gossip },
     Target { name: "gossip_state", run: gossip_state },
@@ -47,6 +48,11 @@ const NOW: u64 = 1_790_000_000_000;
 /// The certificate that the other side of a connection shows.
 fn certificate(bytes: &[u8]) -> bool {
     tls::named(bytes).is_ok()
+}
+
+/// An entry of the log of conflicts that a node has kept.
+fn conflict(bytes: &[u8]) -> bool {
+    Conflict::decode(bytes).is_ok_and(|conflict| Conflict::decode(&conflict.encode()).expect("what was read can be written") == conflict)
 }
 
 fn frame(bytes: &[u8]) -> bool {

@@ -21,6 +21,7 @@ use super::{Health, Loaded, Store, StoreError};
 use crate::catalog::{Edit, Row};
 use crate::model;
 
+mod conflicts;
 pub mod records;
 
 /// (entity, id) to the row in its envelope.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
+use super::keeper::Keeper;
 use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
 use crate::engine::{Action, Answer, Engine, Event, Kept, MEMBER, Now, State};
 use crate::id::{Key, NodeId};
 use crate::membership::{self, Inlet, Member, Membership, Outlet};
 use crate::mesh::{self, Mesh, wall_millis};
 use crate::record::Version;
-use crate::replica::Change;
+use crate::replica::{Change, Conflicts};
 use crate::wire::Message;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -42,6 +43,7 @@ pub(super) struct Driver {
     mesh: Mesh,
     sender: mesh::Sender,
     engine: Engine,
+    keeper: Keeper,
     membership: Membership,
     inlet: Inlet,
     outlet: Outlet,
@@ -79,12 +81,15 @@ impl Driver {
         storage: Arc<dyn Storage>,
         mesh: Mesh,
         kept: Kept,
+        conflicts: Conflicts,
         generation: u64,
         ready: watch::Sender<bool>,
         changes: broadcast::Sender<Arc<Vec<Change>>>,
         leases: LeaseHandle,
     ) -> Result<Self, StartError> {
-        let engine = Engine::new(config.engine.clone(), kept);
+        let mut engine = Engine::new(config.engine.clone(), kept);
+        let keeper = Keeper::new(storage.clone(), &conflicts);
+        engine.recall(conflicts);
         let (inlet, outlet) = membership::channel();
         let own = Member {
             name: config.engine.name.clone(),
@@ -102,6 +107,7 @@ impl Driver {
             mesh,
             sender,
             engine,
+            keeper,
             membership,
             inlet,
             outlet,
@@ -161,7 +167,9 @@ impl Driver {
                 _ = forgetting.tick() => self.forget_strangers(),
                 reason = gossip_ended(&self.membership, self.no_gossip_until) => self.begin_gossip_again(&reason).await,
             }
-            if self.busy == 0
+            let kept = self.keeper.go_on(self.engine.replica().conflicts()).await;
+            if kept
+                && self.busy == 0
                 && let Some(stopping) = self.stopping.take()
             {
                 let _ = stopping.send(());
