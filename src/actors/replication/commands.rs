@@ -8,7 +8,7 @@
 //!
 //! Both remember so much and no more. Whoever has missed more purges than are remembered forgets all answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -152,6 +152,8 @@ struct State {
     /// Target to the time of its last mark that was obeyed.
     marked: HashMap<Uuid, u64>,
     waiting: Vec<Waiting>,
+    /// Targets with marks that are not in effect: deleted, or left over by a target that is gone.
+    doubtful: BTreeSet<Uuid>,
 }
 
 impl Commands {
@@ -191,7 +193,11 @@ impl Commands {
 
     fn mark(&self, target: Uuid, marks: &Marks, catalog: &Catalog) {
         let last = marks.marks.last().map_or(0, |mark| mark.at);
-        let obeyed = self.state.lock().marked.insert(target, last).unwrap_or(0);
+        let obeyed = {
+            let mut state = self.state.lock();
+            state.doubtful.remove(&target);
+            state.marked.insert(target, last).unwrap_or(0)
+        };
         let row = catalog.get("upstreams", &marks.upstream);
         let active = row.and_then(|row| row.typed::<Upstream>()).map(|upstream| upstream.healthchecks.active.clone());
         let probed = active.is_some_and(|active| active.healthy.interval > 0.0 && active.healthy.successes > 0);
@@ -210,6 +216,21 @@ impl Commands {
         let mut state = self.state.lock();
         state.marked.remove(&target);
         state.waiting.retain(|waiting| waiting.which.target != target);
+        state.doubtful.insert(target);
+    }
+
+    /// Takes note of a target whose marks may be left over.
+    pub fn doubt(&self, target: Uuid) {
+        self.state.lock().doubtful.insert(target);
+    }
+
+    pub fn doubtful(&self) -> Vec<Uuid> {
+        self.state.lock().doubtful.iter().copied().collect()
+    }
+
+    /// The target has no marks any more.
+    pub fn trust(&self, target: Uuid) {
+        self.state.lock().doubtful.remove(&target);
     }
 
     /// Sets the health; false when the node does not know the address, which may still be being resolved.
