@@ -220,6 +220,24 @@ fn alerts_and_manifests_are_complete() {
     }
 }
 
+/// `UPDATE_GOLDEN=1` writes them anew from `config/alerts.yml`.
+#[test]
+fn alerts_on_kubernetes_are_the_same() {
+    let path = "deploy/kubernetes/monitoring/alerts.yaml";
+    if std::env::var_os("UPDATE_GOLDEN").is_some() {
+        let alerts = text("config/alerts.yml");
+        let (head, groups) = alerts.split_at(alerts.find("groups:").expect("groups"));
+        let groups: Vec<String> = groups.lines().map(|line| format!("  {line}").trim_end().to_owned()).collect();
+        let rule = "apiVersion: monitoring.coreos.com/v1\nkind: PrometheusRule\nmetadata:\n  name: troop\nspec:\n";
+        let made =
+            format!("# Of config/alerts.yml: change it there, and UPDATE_GOLDEN=1 writes this one.\n{head}{rule}{}\n", groups.join("\n"));
+        std::fs::write(root().join(path), made).expect("the project can be written");
+    }
+    let rule = &yaml(path)[0];
+    assert_eq!(rule["kind"], "PrometheusRule");
+    assert_eq!(rule["spec"]["groups"], yaml("config/alerts.yml")[0]["groups"], "UPDATE_GOLDEN=1 writes them anew");
+}
+
 /// What the program is built from is not kept from the image.
 #[test]
 fn the_image_is_built_from_what_is_needed() {
@@ -317,6 +335,16 @@ fn nodes_of_containers_join_once_and_by_another_invitation_again() {
     // The invitation may go once it was used.
     std::fs::remove_file(invitation("one")).expect("it is there");
     assert!(join("one").0);
+}
+
+#[test]
+fn three_nodes_on_one_machine_need_the_program() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let folder = directory.path().join("nodes");
+    let nowhere = directory.path().join("troop");
+    let (well, why) = run("config/cluster/start.sh", &[folder.to_str().expect("a text")], &[("TROOP", &nowhere)]);
+    assert!(!well && why.contains(&format!("there is no program {}", nowhere.display())), "{why}");
+    assert!(!folder.exists(), "and nothing is begun");
 }
 
 /// In a container each program is process 1: the file of a node that was killed names the next one.

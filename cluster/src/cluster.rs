@@ -1,6 +1,7 @@
 //! What a node of the gateway holds: starts everything, and is asked and told through a [`Handle`].
 
 mod driver;
+mod keeper;
 mod leases;
 
 use std::collections::BTreeMap;
@@ -18,7 +19,7 @@ use crate::id::{Key, NodeId};
 use crate::membership::Member;
 use crate::mesh::{self, Mesh, MeshError};
 use crate::record::{Record, Version};
-use crate::replica::Change;
+use crate::replica::{Change, Conflict, Conflicts};
 pub use leases::{LeaseHandle, LeaseStats};
 
 /// How many calls may wait for the node.
@@ -39,6 +40,12 @@ pub trait Storage: Send + Sync + 'static {
     /// reason; they do not keep the others away. Never called for two groups at once. The first group is all that was kept and is
     /// in effect, and comes even when that is nothing.
     async fn apply(&self, changes: Vec<Change>) -> Vec<(Key, String)>;
+
+    /// The log of conflicts that `keep_conflicts` has kept, oldest first, with the number of each.
+    async fn load_conflicts(&self) -> Result<Vec<(u64, Conflict)>, String>;
+
+    /// Adds conflicts to the log, under their numbers, and drops those whose number is below `first`.
+    async fn keep_conflicts(&self, news: Vec<(u64, Conflict)>, first: u64) -> Result<(), String>;
 
     /// A number that is higher than all that this has returned before, also before a restart.
     async fn next_generation(&self) -> Result<u64, String>;
@@ -112,6 +119,8 @@ pub struct Overview {
     pub traffic: Traffic,
     /// What is wrong with the ways to nodes, and to this one.
     pub troubles: BTreeMap<NodeId, String>,
+    /// Why the last changes could not be made durable; nothing when they were.
+    pub unstored: Option<String>,
 }
 
 /// Counters of the mesh.
@@ -164,6 +173,7 @@ pub async fn start(config: Config, storage: Arc<dyn Storage>) -> Result<Handle, 
     let (events, heard) = mpsc::channel(4_096);
     let generation = storage.next_generation().await.map_err(StartError::Generation)?;
     let kept = storage.load().await.map_err(StartError::Load)?;
+    let conflicts = Conflicts::recall(storage.load_conflicts().await.map_err(StartError::Load)?);
     let mesh = Mesh::start(config.mesh.clone(), events).await?;
     let (calls, called) = mpsc::channel(MAX_CALLS);
     let (ready, is_ready) = watch::channel(false);
@@ -172,7 +182,7 @@ pub async fn start(config: Config, storage: Arc<dyn Storage>) -> Result<Handle, 
     let post = move |to, message| sender.message(to, &crate::wire::Message::Lease(message));
     let leases = LeaseHandle::new(config.mesh.node, post);
     let handle = Handle { node: config.mesh.node, calls, ready: is_ready, changes: changes.clone(), leases: leases.clone() };
-    let driver = driver::Driver::new(config, storage, mesh, kept, generation, ready, changes, leases).await?;
+    let driver = driver::Driver::new(config, storage, mesh, kept, conflicts, generation, ready, changes, leases).await?;
     tokio::spawn(driver.run(called, heard));
     Ok(handle)
 }

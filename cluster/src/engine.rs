@@ -29,7 +29,7 @@ use crate::effective::Value;
 use crate::id::{Key, NodeId};
 use crate::record::Version;
 use crate::repair::{self, Session};
-use crate::replica::{Change, Digest, Replica};
+use crate::replica::{Change, Conflicts, Digest, Replica};
 use crate::wire::Message;
 use batch::{Batch, Job, Queue};
 use claims::{Reservation, Round};
@@ -137,6 +137,11 @@ impl Engine {
         };
         engine.pass_horizon();
         engine
+    }
+
+    /// Goes on with the log of conflicts that an earlier start has kept.
+    pub fn recall(&mut self, conflicts: Conflicts) {
+        self.replica.recall(conflicts);
     }
 
     /// Takes an event and answers what is to be done, in this order.

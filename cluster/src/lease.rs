@@ -75,6 +75,13 @@ pub struct Window {
     pub until: u64,
 }
 
+impl Window {
+    /// Whether it need not be remembered any more.
+    fn is_over(&self, now: u64) -> bool {
+        self.until.saturating_add(GRACE) < now
+    }
+}
+
 /// What nodes say to each other about quota.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Message {
@@ -329,7 +336,7 @@ impl Leases {
         self.tell();
         if passed(self.swept_at, SWEEP, now) {
             self.swept_at = now;
-            self.sweep(|window| window.until + GRACE < now);
+            self.sweep(|window| window.is_over(now));
         }
         std::mem::take(&mut self.actions)
     }

@@ -2,6 +2,8 @@
 //! that it hears only nodes that have shown a certificate, and it knows no network addresses but the ids of nodes in the form
 //! of addresses. docs/adr/cluster-membership.md tells why.
 
+mod packet;
+
 use std::collections::BTreeMap;
 use std::net::{Ipv6Addr, SocketAddr};
 use std::sync::Arc;
@@ -10,14 +12,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use chitchat::transport::{Socket, Transport};
 use chitchat::{
-    ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, Deserializable, FailureDetectorConfig, NodeState, Serializable,
-    spawn_chitchat,
+    ChitchatConfig, ChitchatHandle, ChitchatId, ChitchatMessage, FailureDetectorConfig, NodeState, Serializable, spawn_chitchat,
 };
 use tokio::sync::{Mutex, mpsc};
 
 use crate::engine::State;
 use crate::id::NodeId;
 use crate::mesh;
+pub use packet::decode;
 
 /// The most messages of the gossip that wait to be read. More are dropped: the next round says the same again.
 const MAX_WAITING: usize = 256;
@@ -108,7 +110,7 @@ impl Socket for Tunnel {
             let Some((from, bytes)) = self.outlet.0.lock().await.recv().await else {
                 anyhow::bail!("the mesh has ended");
             };
-            match ChitchatMessage::deserialize(&mut bytes.as_slice()) {
+            match decode(&bytes) {
                 Ok(message) => return Ok((address_of(from), message)),
                 // A peer, and no stranger: a release whose gossip is another one.
                 Err(error) => tracing::debug!(%from, %error, "gossip that cannot be decoded"),
@@ -212,7 +214,8 @@ fn text_of(State { ready, digest }: State) -> String {
     format!("{}:{:x}:{}:{}", u8::from(ready), digest.root, digest.count, digest.horizon)
 }
 
-fn state_of(text: &str) -> Option<State> {
+/// The state that a text stands for.
+pub fn state_of(text: &str) -> Option<State> {
     let mut parts = text.split(':');
     let ready = parts.next()? == "1";
     let root = u128::from_str_radix(parts.next()?, 16).ok()?;

@@ -7,7 +7,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 
-pub use conflicts::{Conflict, Conflicts, Reason};
+pub use conflicts::{Conflict, ConflictError, Conflicts, Reason};
 use index::Index;
 
 use crate::clock::Stamp;
@@ -105,13 +105,18 @@ impl Replica {
         &self.conflicts
     }
 
-    /// Whether a loser is of the past: the record that won was edited since by somebody who knew it, or what was dropped as too
-    /// old was made anew.
+    /// Goes on with the log of conflicts that an earlier start has kept.
+    pub fn recall(&mut self, conflicts: Conflicts) {
+        self.conflicts = conflicts;
+    }
+
+    /// Whether a loser is of the past: the record that won was edited since by somebody who knew it, or deleted so long ago that
+    /// nobody remembers, or what was dropped as too old was made anew.
     pub fn is_settled(&self, conflict: &Conflict) -> bool {
-        let Some(here) = self.get(&conflict.record.key) else { return false };
+        let here = self.get(&conflict.record.key);
         match conflict.reason {
-            Reason::Concurrent => here.base >= conflict.record.version,
-            Reason::TooOld => here.is_alive(),
+            Reason::Concurrent => here.is_none_or(|here| here.base >= conflict.record.version),
+            Reason::TooOld => here.is_some_and(Record::is_alive),
         }
     }
 

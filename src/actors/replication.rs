@@ -7,13 +7,17 @@
 //! | [`commands`] | commands to all nodes as records, and how a node obeys them |
 //! | [`disk`] | what the cluster asks of the node |
 //! | [`quota`] | limits that the nodes share |
+//! | [`orphans`] | marks of targets that are gone |
 //! | [`write`] | changes of the Admin API as writes to the cluster |
 //! | [`tell`] | commands of the Admin API as writes to the cluster |
 //! | [`adopt`] | the rows that a node had before it was one of a cluster |
 
 mod adopt;
+#[cfg(test)]
+mod bodies_tests;
 mod commands;
 mod disk;
+mod orphans;
 mod quota;
 mod records;
 mod tell;
@@ -152,36 +156,49 @@ impl Replication {
         }
     }
 
-    /// Takes out what is over: windows of limits, and rows, which the live node with the smallest id deletes for all of them; the
+    /// Takes out what is over: windows of limits, marks without a target, and rows, which the live node with the smallest id deletes for all of them; the
     /// others do when it does not.
     async fn sweep(self: Arc<Self>) {
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut recalled = false;
         loop {
             tick.tick().await;
             self.limits.sweep();
-            let catalog = self.configuration.catalog();
-            if catalog.next_end().is_none_or(|end| end + GRACE > row::now()) {
-                continue;
-            }
             let Ok(overview) = self.handle.status().await else { return };
             let before = overview.alive.keys().filter(|node| **node < self.node()).count() as u64;
-            let until = row::now().saturating_sub(GRACE + before * TURN);
-            let mut gone: Vec<Draft> = Vec::new();
-            for (entity, id) in catalog.ended(until).into_iter().take(PORTION) {
-                let mut draft = records::deletion(entity, id);
-                // One that was given more time meanwhile is left.
-                if let Ok(version) = self.version(&draft.key, catalog.kept(entity.name, &id)).await {
-                    draft.expect = Some(version);
-                    gone.push(draft);
+            self.sweep_rows(before).await;
+            if self.is_ready() {
+                let orphans = async {
+                    if !std::mem::replace(&mut recalled, true) {
+                        self.recall_orphans().await?;
+                    }
+                    self.sweep_orphans(before).await
+                };
+                if orphans.await.is_err() {
+                    return;
                 }
             }
-            if gone.is_empty() {
-                continue;
+        }
+    }
+
+    /// Deletes rows whose time is over, at the turn of this node: `before` live nodes come before it.
+    async fn sweep_rows(&self, before: u64) {
+        let catalog = self.configuration.catalog();
+        let until = row::now().saturating_sub(GRACE + before * TURN);
+        let mut gone: Vec<Draft> = Vec::new();
+        for (entity, id) in catalog.ended(until).into_iter().take(PORTION) {
+            let mut draft = records::deletion(entity, id);
+            // One that was given more time meanwhile is left.
+            if let Ok(version) = self.version(&draft.key, catalog.kept(entity.name, &id)).await {
+                draft.expect = Some(version);
+                gone.push(draft);
             }
-            if let Err(error) = self.handle.write(gone, Concern::None, Duration::ZERO).await {
-                tracing::warn!(%error, "rows whose time is over are not deleted yet");
-            }
+        }
+        if !gone.is_empty()
+            && let Err(error) = self.handle.write(gone, Concern::None, Duration::ZERO).await
+        {
+            tracing::warn!(%error, "rows whose time is over are not deleted yet");
         }
     }
 

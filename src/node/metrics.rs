@@ -17,6 +17,7 @@ use crate::plugin::metrics::family::{counter, gauge};
 use crate::plugin::metrics::traffic::Traffic;
 use crate::plugin::panics;
 use crate::proxy::server::Counters;
+use crate::store::Health;
 
 const INFO: &str = "kong_node_info";
 const INFO_HELP: &str = "Kong Node metadata information";
@@ -37,6 +38,8 @@ pub struct NodeMetrics {
     pub cluster: Option<Arc<Replication>>,
     /// The node's certificate towards the others.
     pub certificate: Option<Arc<Tls>>,
+    /// How writing to the store goes.
+    pub store: Arc<Health>,
     /// Whether the store answers.
     pub reachable: Box<dyn Fn() -> bool + Send + Sync>,
 }
@@ -124,6 +127,12 @@ impl Collector for NodeMetrics {
                 "Datastore reachable from Kong, 0 is unreachable",
                 [(vec![], if (self.reachable)() { 1.0 } else { 0.0 })],
             ),
+            gauge(
+                "troop_store_writable",
+                "Whether the last write to the store was made",
+                [(vec![], if self.store.is_writable() { 1.0 } else { 0.0 })],
+            ),
+            counter("troop_store_errors_total", "Writes to the store that failed", [(vec![], self.store.errors())]),
             counter(
                 "troop_actor_restarts_total",
                 "Actors that were built anew after a panic",

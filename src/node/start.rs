@@ -90,6 +90,7 @@ impl Node {
             store = store.not_clustered()?;
         }
         let store = Arc::new(store);
+        let writing = store.health();
         let enabled = enabled_plugins(&settings);
         let schemas = schemas(&settings, enabled.clone());
         let (catalog, hash) = if dbless {
@@ -174,6 +175,7 @@ impl Node {
             }),
             cluster: replication.clone(),
             certificate: membership.as_ref().and_then(|membership| membership.tls.clone()),
+            store: writing,
             reachable: Box::new(move || store.upgrade().is_some_and(|vitals| vitals.store_reachable())),
         }));
 

@@ -17,10 +17,11 @@ use redb::{Builder, Database, ReadableDatabase, ReadableTable, TableDefinition};
 use uuid::Uuid;
 use xxhash_rust::xxh3::Xxh3;
 
-use super::{Loaded, Store, StoreError};
+use super::{Health, Loaded, Store, StoreError};
 use crate::catalog::{Edit, Row};
 use crate::model;
 
+mod conflicts;
 pub mod records;
 
 /// (entity, id) to the row in its envelope.
@@ -39,6 +40,7 @@ pub struct Embedded {
     path: PathBuf,
     /// Nothing after a failure of the disk, until the file is opened anew.
     database: Mutex<Option<Database>>,
+    health: Arc<Health>,
     /// Held while the store is open: a second process is refused.
     _lock: Flock<File>,
 }
@@ -55,31 +57,44 @@ impl Embedded {
             create(&path)?;
         }
         let database = open(&path)?;
-        Ok(Self { path, database: Mutex::new(Some(database)), _lock: lock })
+        Ok(Self { path, database: Mutex::new(Some(database)), health: Arc::default(), _lock: lock })
     }
 
     /// The file, for messages.
     pub fn path(&self) -> &Path {
         &self.path
     }
+
+    /// How writing to it goes.
+    pub fn health(&self) -> Arc<Health> {
+        Arc::clone(&self.health)
+    }
+
+    /// Works on the file. After a failure it is opened anew: redb refuses all further writes, and opening goes back to the last
+    /// whole commit.
+    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
+        let mut slot = self.database.lock();
+        let database = reopened(&mut slot, &self.path)?;
+        let done = guarded(&self.path, || work(database));
+        if done.is_err() {
+            *slot = None;
+        }
+        done
+    }
+
+    /// The same for work that writes.
+    fn write<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
+        self.health.note(self.with(work))
+    }
 }
 
 impl Store for Embedded {
     fn load(&self) -> Result<Loaded, StoreError> {
-        let mut database = self.database.lock();
-        let database = reopened(&mut database, &self.path)?;
-        guarded(&self.path, || load(database))
+        self.with(load)
     }
 
     fn commit(&self, edits: &[Edit]) -> Result<(), StoreError> {
-        let mut slot = self.database.lock();
-        let database = reopened(&mut slot, &self.path)?;
-        let done = guarded(&self.path, || commit(database, edits));
-        if done.is_err() {
-            // After a failed write redb refuses all further ones; opening anew goes back to the last whole commit.
-            *slot = None;
-        }
-        done
+        self.write(|database| commit(database, edits))
     }
 
     fn name(&self) -> &'static str {

@@ -3,9 +3,11 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`embedded`] | the store of a node that needs nothing else: one file in the prefix |
+//! | [`health`] | how writing goes, for metrics |
 //! | [`memory`] | rows that live as long as the process: for tests |
 
 pub mod embedded;
+mod health;
 pub mod memory;
 
 use std::path::PathBuf;
@@ -15,6 +17,7 @@ use crate::catalog::{Edit, Row};
 
 pub use embedded::Embedded;
 pub use embedded::records::{Changes, Records};
+pub use health::Health;
 pub use memory::Memory;
 
 /// Where rows survive a restart. Calls block: they belong on a thread that may.

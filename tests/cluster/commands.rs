@@ -105,6 +105,34 @@ fn a_node_that_was_cut_off_obeys_when_it_is_back() {
     assert!(kept(b, &two));
 }
 
+#[test]
+fn a_mark_that_is_set_while_another_node_deletes_the_target_goes_too() {
+    let mut pair = Wired::start(2);
+    let [a, b] = &pair.cloud.nodes[..] else { panic!("two nodes") };
+    let upstream = Upstream::start("from upstream");
+    let target = balanced(a, &upstream);
+    pair.cut(1);
+    pair.until_missed(1);
+    assert_eq!(b.admin_answer("PUT", &format!("{target}/unhealthy"), &Value::Null).status, 204);
+    assert_eq!(a.admin_answer("DELETE", &target, &Value::Null).status, 204);
+    assert_eq!(history(b, &target)["alive"], true);
+    pair.mend();
+    // Nobody has had the time to look for such marks: those that are found at the start go too.
+    pair.cloud.nodes = std::mem::take(&mut pair.cloud.nodes).into_iter().map(Node::restart).collect();
+    pair.cloud.meet();
+    for node in &pair.cloud.nodes {
+        wait_for("the mark is deleted", || history(node, &target)["alive"] == false);
+        assert_eq!(node.admin("GET", "/cluster/conflicts", Value::Null)["data"], json!([]));
+    }
+}
+
+/// The version that counts of a target's marks.
+fn history(node: &Node, target: &str) -> Value {
+    let path = target.replace("/upstreams/u/targets", "/cluster/history/target_marks");
+    let answer = node.admin_answer("GET", &path, &Value::Null);
+    answer.json()["versions"][0].clone()
+}
+
 /// An upstream with passive checks and a target; the target's path.
 fn balanced(node: &Node, upstream: &Upstream) -> String {
     let checks = json!({"passive": {"unhealthy": {"http_failures": 100}}});
@@ -138,11 +166,16 @@ fn health_that_is_set_by_hand_is_set_on_all_nodes_and_goes_with_the_target() {
     everywhere(&cloud.nodes[2], "PUT", &format!("{target}/10.0.0.9/unhealthy"), 404);
     everywhere(&cloud.nodes[0], "PUT", &format!("{target}/{}/unhealthy", upstream.address.ip()), 204);
     assert!(!cloud.nodes.iter().any(|node| healthy(node, &name)));
-    let history = target.replace("/upstreams/u/targets", "/cluster/history/target_marks");
-    assert_eq!(cloud.nodes[1].admin("GET", &history, Value::Null)["versions"][0]["effective"], true);
+    assert_eq!(history(&cloud.nodes[1], &target)["effective"], true);
+    // With the target, and with the upstream that both belong to.
+    let other = cloud.nodes[0].admin("POST", "/upstreams/u/targets", json!({"target": "127.0.0.1:9"}));
+    let other = format!("/upstreams/u/targets/{}", other["id"].as_str().expect("an id"));
+    everywhere(&cloud.nodes[0], "PUT", &format!("{other}/unhealthy"), 204);
     everywhere(&cloud.nodes[0], "DELETE", &target, 204);
+    assert!(cloud.nodes.iter().all(|node| history(node, &target)["alive"] == false && history(node, &other)["alive"] == true));
+    everywhere(&cloud.nodes[0], "DELETE", "/upstreams/u", 204);
     for node in &cloud.nodes {
-        assert_eq!(node.admin("GET", &history, Value::Null)["versions"][0]["alive"], false);
+        assert_eq!(history(node, &other)["alive"], false);
         assert_eq!(node.admin("GET", "/cluster/conflicts", Value::Null)["data"], json!([]));
     }
 }

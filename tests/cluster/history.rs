@@ -1,5 +1,6 @@
 //! The versions of records, conflicts, quarantine, and what is in the way of whom.
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use super::{Cloud, join, ready, settings, status};
@@ -94,8 +95,18 @@ fn what_lost_is_shown_with_the_entity_until_somebody_sets_it_right() {
         assert!(history(node, "keyauth_credentials", id(winner_key))[0]["effective"] == true);
     }
     // The edit: whoever had it remembers it.
-    let seen: Vec<&Node> = cloud.nodes.iter().filter(|node| node.admin("GET", &path, Value::Null).get("_conflict").is_some()).collect();
+    let saw = |node: &Node| node.admin("GET", &path, Value::Null).get("_conflict").is_some();
+    let seen: Vec<usize> = (0..2).filter(|number| saw(&cloud.nodes[*number])).collect();
     let [seen] = seen[..] else { panic!("the node whose edit lost") };
+    // And it does so still when it was started anew.
+    let before = cloud.nodes[seen].admin("GET", "/cluster/conflicts", Value::Null);
+    let mut again = cloud.nodes.remove(seen);
+    again.signal(Signal::SIGTERM);
+    again.ended();
+    cloud.nodes.insert(seen, again.restart());
+    cloud.meet();
+    let seen = &cloud.nodes[seen];
+    assert_eq!(seen.admin("GET", "/cluster/conflicts", Value::Null), before);
     let versions = history(seen, "consumers", id(&consumer));
     assert_eq!((&versions[0]["body"]["custom_id"], &versions[1]["body"]["custom_id"]), (&json!("of-two"), &json!("of-one")));
     assert_eq!((&versions[1]["effective"], &versions[1]["settled"]), (&json!(false), &json!(false)));
@@ -115,7 +126,8 @@ fn what_lost_is_shown_with_the_entity_until_somebody_sets_it_right() {
         assert_eq!(seen.admin("GET", &path, Value::Null).get("_conflict"), None);
     }
     assert_eq!(history(seen, "consumers", id(&consumer))[1]["settled"], true);
-    seen.admin_answer("DELETE", &format!("{path}/key-auth/{}", id(winner_key)), &Value::Null);
+    let gone = seen.admin_answer("DELETE", &format!("{path}/key-auth/{}", id(winner_key)), &Value::Null);
+    assert_eq!(gone.status, 204, "{}", gone.text());
     cloud.meet();
     for node in &cloud.nodes {
         assert_eq!(node.admin("GET", "/cluster/conflicts", Value::Null)["data"], json!([]));

@@ -12,7 +12,7 @@ use cluster::mesh::ca::{self, Pair};
 use cluster::mesh::tls::Tls;
 use cluster::mesh::{self, Security};
 use cluster::record::Record;
-use cluster::replica::Change;
+use cluster::replica::{Change, Conflict};
 use cluster::{Config, Handle, Storage};
 use serde_json::{Value, json};
 
@@ -45,6 +45,14 @@ impl Storage for Disk {
 
     async fn apply(&self, _: Vec<Change>) -> Vec<(Key, String)> {
         Vec::new()
+    }
+
+    async fn load_conflicts(&self) -> Result<Vec<(u64, Conflict)>, String> {
+        Ok(Vec::new())
+    }
+
+    async fn keep_conflicts(&self, _: Vec<(u64, Conflict)>, _: u64) -> Result<(), String> {
+        Ok(())
     }
 
     async fn next_generation(&self) -> Result<u64, String> {

@@ -1,5 +1,6 @@
 //! Starts real gateways on free ports of 127.0.0.1 and stops them by their process id.
 
+mod ports;
 pub mod redis;
 
 use std::io::{Read, Write};
@@ -11,6 +12,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
+
+pub use ports::free_ports;
 
 /// How long a condition may take to come about on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -159,12 +162,6 @@ pub fn command(prefix: &Path, settings: &[(String, String)], [admin, proxy, tls,
     }
     command.stdin(Stdio::null()).stdout(log.try_clone().expect("a second handle")).stderr(log);
     command
-}
-
-/// Ports that nobody listens on at this moment.
-pub fn free_ports<const N: usize>() -> [SocketAddr; N] {
-    let held: Vec<TcpListener> = (0..N).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a free port")).collect();
-    std::array::from_fn(|i| held[i].local_addr().expect("a bound socket has an address"))
 }
 
 /// Waits for a condition; panics when it does not come about.

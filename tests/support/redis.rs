@@ -1,7 +1,7 @@
 //! Real Redis servers on free ports of 127.0.0.1, stopped by their process id.
 
 use std::io::{Read, Write};
-use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::net::{Ipv4Addr, TcpStream};
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -9,6 +9,8 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use redis::{FromRedisValue, IntoConnectionInfo, ToRedisArgs};
+
+use super::ports::free_ports;
 
 /// How long a server may take to come up, or a condition to come about, on a loaded machine.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -45,18 +47,14 @@ impl RedisServer {
     }
 
     fn launch(options: &[&str], password: Option<&str>, tls: bool) -> Self {
-        loop {
-            let directory = tempfile::tempdir().expect("a directory for redis-server");
-            let authority = tls.then(|| certificates(&directory));
-            let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
-            let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).and_then(|held| held.local_addr()).expect("a free port").port();
-            let child = spawn(port, &directory, &options, tls);
-            let mut server = Self { child, options, password: password.map(str::to_owned), authority, directory, port };
-            if server.came_up() {
-                return server;
-            }
-            // it ended: somebody else took the port
-        }
+        let directory = tempfile::tempdir().expect("a directory for redis-server");
+        let authority = tls.then(|| certificates(&directory));
+        let options: Vec<String> = options.iter().map(|option| (*option).to_owned()).collect();
+        let [address] = free_ports();
+        let child = spawn(address.port(), &directory, &options, tls);
+        let mut server = Self { child, options, password: password.map(str::to_owned), authority, directory, port: address.port() };
+        assert!(server.came_up(), "redis-server cannot be started");
+        server
     }
 
     /// Waits until the server answers; false when it ends instead.

@@ -8,13 +8,14 @@ use std::time::Duration;
 use tokio::sync::{broadcast, mpsc, oneshot, watch};
 use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
+use super::keeper::Keeper;
 use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
 use crate::engine::{Action, Answer, Engine, Event, Kept, MEMBER, Now, State};
 use crate::id::{Key, NodeId};
 use crate::membership::{self, Inlet, Member, Membership, Outlet};
 use crate::mesh::{self, Mesh, wall_millis};
 use crate::record::Version;
-use crate::replica::Change;
+use crate::replica::{Change, Conflicts};
 use crate::wire::Message;
 
 const TICK: Duration = Duration::from_millis(20);
@@ -46,6 +47,7 @@ pub(super) struct Driver {
     mesh: Mesh,
     sender: mesh::Sender,
     engine: Engine,
+    keeper: Keeper,
     membership: Membership,
     inlet: Inlet,
     outlet: Outlet,
@@ -73,6 +75,8 @@ pub(super) struct Driver {
     /// Who waits for the end, and since when.
     stopping: Option<(oneshot::Sender<()>, Instant)>,
     busy: usize,
+    /// Why the last changes could not be stored.
+    unstored: Option<String>,
     /// When the log last said that changes cannot be stored.
     complained: Option<Instant>,
     /// When it last said that pushes were dropped, and how many it knows of.
@@ -86,12 +90,15 @@ impl Driver {
         storage: Arc<dyn Storage>,
         mesh: Mesh,
         kept: Kept,
+        conflicts: Conflicts,
         generation: u64,
         ready: watch::Sender<bool>,
         changes: broadcast::Sender<Arc<Vec<Change>>>,
         leases: LeaseHandle,
     ) -> Result<Self, StartError> {
-        let engine = Engine::new(config.engine.clone(), kept);
+        let mut engine = Engine::new(config.engine.clone(), kept);
+        let keeper = Keeper::new(storage.clone(), &conflicts);
+        engine.recall(conflicts);
         let (inlet, outlet) = membership::channel();
         let own = Member {
             name: config.engine.name.clone(),
@@ -109,6 +116,7 @@ impl Driver {
             mesh,
             sender,
             engine,
+            keeper,
             membership,
             inlet,
             outlet,
@@ -131,6 +139,7 @@ impl Driver {
             no_gossip_until: Instant::now(),
             stopping: None,
             busy: 0,
+            unstored: None,
             complained: None,
             told_dropped: (None, 0),
         })
@@ -170,7 +179,9 @@ impl Driver {
                 reason = gossip_ended(&self.membership, self.no_gossip_until) => self.begin_gossip_again(&reason).await,
             }
             let ends = |(_, since): &mut (_, Instant)| self.leases.has_left() || since.elapsed() >= FAREWELL;
-            if self.busy == 0
+            let kept = self.keeper.go_on(self.engine.replica().conflicts()).await;
+            if kept
+                && self.busy == 0
                 && let Some((stopping, _)) = self.stopping.take_if(ends)
             {
                 let _ = stopping.send(());
@@ -231,6 +242,7 @@ impl Driver {
             self.complained = Some(Instant::now());
             tracing::error!(reason, "changes of the cluster cannot be stored");
         }
+        self.unstored = Some(reason.to_owned());
     }
 
     fn now(&self) -> Now {
@@ -238,8 +250,10 @@ impl Driver {
     }
 
     async fn give(&mut self, event: Event) {
-        if let Event::CommitFailed { reason, .. } = &event {
-            self.storage_failed(reason);
+        match &event {
+            Event::CommitFailed { reason, .. } => self.storage_failed(reason),
+            Event::Committed { .. } => self.unstored = None,
+            _ => (),
         }
         let now = self.now();
         for action in self.engine.handle(event, now) {
@@ -334,6 +348,7 @@ impl Driver {
                     alive: self.alive.clone(),
                     traffic: Traffic::of(self.mesh.counters()),
                     troubles: self.mesh.troubles(),
+                    unstored: self.unstored.clone(),
                 };
                 let _ = reply.send(overview);
             }

@@ -84,7 +84,7 @@ impl Meta {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, bincode::error::DecodeError> {
-        let config = bincode::config::standard().with_limit::<{ 16 * 1024 * 1024 }>();
+        let config = bincode::config::standard().with_limit::<{ 8 * 1024 * 1024 }>();
         bincode::decode_from_slice(bytes, config).map(|(meta, _)| meta)
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::{BTreeSet, HashMap, HashSet};
 
 use super::ledger::Given;
-use super::{Action, GRACE, Leases, Message, Name, TELL, Window, order};
+use super::{Action, Leases, Message, Name, TELL, Window, order};
 use crate::id::NodeId;
 
 impl Leases {
@@ -28,7 +28,7 @@ impl Leases {
         for name in names {
             let owned = order(name, &self.live).0 == Some(self.node);
             let (Some(to), Some(held)) = (order(name, &rest).0, self.held.get_mut(&name)) else { continue };
-            if held.window.until + GRACE < now {
+            if held.window.is_over(now) {
                 continue;
             }
             held.question = None;

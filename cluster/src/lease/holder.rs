@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use super::ledger::Given;
-use super::{
-    ASK_AGAIN, Action, Decision, GRACE, Grant, Leases, MAX_WAITING, MAX_WINDOWS, Message, Name, Window, order, passed, share, weight,
-};
+use super::{ASK_AGAIN, Action, Decision, Grant, Leases, MAX_WAITING, MAX_WINDOWS, Message, Name, Window, order, passed, share, weight};
 use crate::id::NodeId;
 
 /// What was asked of an owner and is not answered.
@@ -208,7 +206,7 @@ impl Leases {
             self.open.remove(&name);
             return;
         };
-        let over = held.window.until + GRACE < now;
+        let over = held.window.is_over(now);
         let owes = held.unsettled.is_some_and(|unsettled| unsettled != Given::default());
         match &mut held.question {
             // A portion in advance that nobody needs, and a window that is over.

@@ -1,7 +1,7 @@
 //! A node as the owner of windows: it keeps their books and gives.
 
 use super::ledger::{Given, Ledger, Question};
-use super::{ALONE, GRACE, Leases, MAX_WINDOWS, Message, Name, ROUND, TELL, Window, YIELD, order, passed, share};
+use super::{ALONE, Leases, MAX_WINDOWS, Message, Name, ROUND, TELL, Window, YIELD, order, passed, share};
 use crate::id::NodeId;
 
 /// What an owner gives of a limit that sees so many of the members.
@@ -32,7 +32,7 @@ impl Leases {
 
     /// What other nodes say that nodes were given.
     pub(super) fn learn(&mut self, window: Window, rows: impl IntoIterator<Item = (NodeId, Given)>, now: u64) {
-        if window.until + GRACE < now {
+        if window.is_over(now) {
             return;
         }
         if let Some(ledger) = self.ledger(window, now) {
@@ -52,7 +52,7 @@ impl Leases {
 
     pub(super) fn asked(&mut self, from: NodeId, number: u64, window: Window, need: u64, had: Given, now: u64) {
         // Who asks sees other nodes than this one does, or not yet that it ends; it will ask again.
-        if order(window.name, &self.live).0 != Some(self.node) || window.until + GRACE < now || self.leaving.is_some() {
+        if order(window.name, &self.live).0 != Some(self.node) || window.is_over(now) || self.leaving.is_some() {
             return;
         }
         let Some(ledger) = self.ledger(window, now) else { return };
@@ -100,7 +100,7 @@ impl Leases {
                 Some(amount) => amount,
                 None => {
                     let need = i64::try_from(question.need).unwrap_or(i64::MAX);
-                    if cap - ledger.outstanding(share, &self.members) < need {
+                    if cap.saturating_sub(ledger.outstanding(share, &self.members)) < need {
                         if question.from != me {
                             let own = self.held.get_mut(&name).map(|held| {
                                 held.give_back();
@@ -119,7 +119,7 @@ impl Leases {
                             break;
                         }
                     }
-                    let pool = (cap - ledger.outstanding(share, &self.members)).max(0) as u64;
+                    let pool = cap.saturating_sub(ledger.outstanding(share, &self.members)).max(0) as u64;
                     let amount = portion(pool, question.need, share, members);
                     ledger.give(question.from, question.number, amount);
                     self.stats.granted += u64::from(amount > 0);
@@ -141,7 +141,7 @@ impl Leases {
                 self.stats.unheard += 1;
                 ledger.unnoted = None;
             }
-            let left = cap - ledger.outstanding(share, &self.members);
+            let left = cap.saturating_sub(ledger.outstanding(share, &self.members));
             let had = ledger.row(question.from).unwrap_or_default();
             messages.push((question.from, Message::Grant { number: question.number, name, amount, left, had }));
             changed |= before.is_none() && amount > 0;
@@ -162,7 +162,8 @@ impl Leases {
             && let Some(amount) = ledger.repeated(&question)
         {
             let share = share(ledger.window.limit, self.members.len());
-            let left = cap(ledger.window.limit, self.live.len(), self.members.len()) - ledger.outstanding(share, &self.members);
+            let left =
+                cap(ledger.window.limit, self.live.len(), self.members.len()).saturating_sub(ledger.outstanding(share, &self.members));
             let had = ledger.row(self.node).unwrap_or_default();
             self.granted(name, number, amount, left, had, now);
         }

@@ -100,7 +100,7 @@ impl Tls {
 fn configs(certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<Configs, TlsError> {
     let chain = CertificateDer::pem_slice_iter(certificate).collect::<Result<Vec<_>, _>>()?;
     let own = chain.first().ok_or(TlsError::NoCertificate)?;
-    let (node, expires) = read(own)?;
+    let (node, expires) = named(own)?;
     let mut roots = RootCertStore::empty();
     for authority in CertificateDer::pem_slice_iter(ca) {
         roots.add(authority?)?;
@@ -131,11 +131,11 @@ fn configs(certificate: &[u8], key: &[u8], ca: &[u8]) -> Result<Configs, TlsErro
 
 fn peer(certificates: Option<&[CertificateDer<'_>]>) -> Result<NodeId, TlsError> {
     let own = certificates.and_then(<[_]>::first).ok_or(TlsError::NoCertificate)?;
-    Ok(read(own)?.0)
+    Ok(named(own)?.0)
 }
 
-/// The node that a certificate names, and its end in seconds since 1970. It names one and has no other names.
-fn read(certificate: &CertificateDer<'_>) -> Result<(NodeId, i64), TlsError> {
+/// The node that a certificate names, in DER, and its end in seconds since 1970. It names one and has no other names.
+pub fn named(certificate: &[u8]) -> Result<(NodeId, i64), TlsError> {
     let (_, certificate) = x509_parser::parse_x509_certificate(certificate).map_err(|_| TlsError::NoNode)?;
     let names = certificate.subject_alternative_name().ok().flatten().ok_or(TlsError::NoNode)?;
     match names.value.general_names.as_slice() {
@@ -163,7 +163,7 @@ impl ServerCertVerifier for NodeVerifier {
         ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, rustls::Error> {
-        let (node, _) = read(certificate).map_err(|_| rustls::Error::General("the certificate names no node".to_owned()))?;
+        let (node, _) = named(certificate).map_err(|_| rustls::Error::General("the certificate names no node".to_owned()))?;
         let name = ServerName::try_from(node.dns_name()).map_err(|_| rustls::Error::General("the node has no name".to_owned()))?;
         self.inner.verify_server_cert(certificate, between, &name, ocsp, now)
     }

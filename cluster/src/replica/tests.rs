@@ -189,6 +189,39 @@ fn conflicts_are_bounded() {
 }
 
 #[test]
+fn a_log_that_is_recalled_goes_on_where_it_was() {
+    let mut replica = Replica::default();
+    for n in 1..=6 {
+        replica.apply(alive("t", "1", n, &[], &[]));
+    }
+    let log = replica.conflicts();
+    assert_eq!((log.first(), log.last(), log.since(3).map(|(number, _)| number).collect::<Vec<_>>()), (1, 5, vec![4, 5]));
+    let kept: Vec<_> = log.since(2).map(|(number, conflict)| (number, conflict.clone())).collect();
+    let mut again = Replica::load(replica.records().cloned(), 0);
+    again.recall(Conflicts::recall(kept));
+    assert_eq!((again.conflicts().first(), again.conflicts().last(), again.conflicts().total()), (3, 5, 0));
+    let (known, new) = (alive("t", "1", 5, &[], &[]), alive("t", "1", 7, &[], &[]));
+    again.apply(known);
+    assert_eq!(again.conflicts().last(), 5, "it is in the log");
+    again.apply(new);
+    assert_eq!((again.conflicts().last(), again.conflicts().total()), (6, 1));
+}
+
+#[test]
+fn a_conflict_about_what_is_gone_for_long_is_settled() {
+    let mut replica = Replica::default();
+    let (first, second) = (alive("t", "1", 1, &[], &[]), alive("t", "1", 2, &[], &[]));
+    replica.apply(first);
+    replica.apply(second.clone());
+    let settled = |replica: &Replica| replica.conflicts().iter().all(|conflict| replica.is_settled(conflict));
+    assert!(!settled(&replica));
+    replica.apply(deleted(&second, 3));
+    assert!(settled(&replica));
+    replica.raise_horizon(3);
+    assert!(replica.get(&second.key).is_none() && settled(&replica));
+}
+
+#[test]
 fn a_raised_horizon_purges_and_refuses_what_may_have_been_deleted() {
     let mut replica = Replica::default();
     let (gone, kept) = (alive("t", "1", 10, &[], &[]), alive("t", "2", 10, &[], &[]));

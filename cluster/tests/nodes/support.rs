@@ -13,7 +13,7 @@ use cluster::mesh::ca::{self, Pair};
 use cluster::mesh::tls::Tls;
 use cluster::mesh::{self, Security};
 use cluster::record::Record;
-use cluster::replica::Change;
+use cluster::replica::{Change, Conflict};
 use cluster::{Config, Handle, Storage};
 
 use crate::relay::Relay;
@@ -24,6 +24,7 @@ const HOUR: Duration = Duration::from_secs(3_600);
 #[derive(Default)]
 pub struct Memory {
     disk: Mutex<(BTreeMap<Key, Record>, Meta)>,
+    conflicts: Mutex<BTreeMap<u64, Conflict>>,
     serves: Mutex<BTreeMap<Key, Record>>,
     generation: AtomicU64,
     full: AtomicBool,
@@ -83,6 +84,20 @@ impl Storage for Memory {
             }
         }
         rejected
+    }
+
+    async fn load_conflicts(&self) -> Result<Vec<(u64, Conflict)>, String> {
+        Ok(self.conflicts.lock().expect("a lock").clone().into_iter().collect())
+    }
+
+    async fn keep_conflicts(&self, news: Vec<(u64, Conflict)>, first: u64) -> Result<(), String> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err("the disk is full".to_owned());
+        }
+        let mut conflicts = self.conflicts.lock().expect("a lock");
+        conflicts.extend(news);
+        conflicts.retain(|number, _| *number >= first);
+        Ok(())
     }
 
     async fn next_generation(&self) -> Result<u64, String> {

@@ -14,6 +14,8 @@ use crate::plugin::counters::{Moment, Period};
 use crate::plugin::redis::{Redis, RedisError, Server, ServerTls};
 use crate::plugin::redis_counters::RedisCounter;
 
+#[path = "../../../tests/support/ports.rs"]
+mod ports;
 #[path = "../../../tests/support/redis.rs"]
 #[allow(dead_code, reason = "the integration tests use all of it")]
 mod server;

@@ -8,7 +8,7 @@
 //!
 //! Both remember so much and no more. Whoever has missed more purges than are remembered forgets all answers.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -55,7 +55,7 @@ pub struct Purges {
 
 /// What a node has to do that has obeyed the purges up to a number.
 #[derive(Debug, PartialEq, Eq)]
-enum Due {
+pub(super) enum Due {
     Everything,
     Keys(Vec<cache::Key>),
 }
@@ -68,7 +68,7 @@ impl Purges {
     /// With another purge: of a key, or of everything. Numbers follow the time, so that those of a node that has lost its record
     /// go on.
     pub fn and(mut self, key: Option<&cache::Key>, now: u64) -> Self {
-        let number = now.max(self.last() + 1);
+        let number = now.max(self.last().saturating_add(1));
         match key {
             None => Self { since: number, keys: Vec::new() },
             Some(key) => {
@@ -81,7 +81,7 @@ impl Purges {
         }
     }
 
-    fn due(&self, obeyed: u64) -> Due {
+    pub(super) fn due(&self, obeyed: u64) -> Due {
         if self.since > obeyed {
             return Due::Everything;
         }
@@ -99,7 +99,7 @@ pub struct Marks {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-struct Mark {
+pub(super) struct Mark {
     /// Milliseconds since the epoch, and later than that of the mark before.
     at: u64,
     /// `ip` or `ip:port`; all addresses when absent.
@@ -110,13 +110,18 @@ struct Mark {
 impl Marks {
     /// With another mark, which takes the place of those that it overrules.
     pub fn and(mut self, which: &Which, healthy: bool, now: u64) -> Self {
-        let at = self.marks.last().map_or(now, |last| now.max(last.at + 1));
+        let at = self.marks.last().map_or(now, |last| now.max(last.at.saturating_add(1)));
         self.marks.retain(|mark| which.address.is_some() && mark.address != which.address);
         if self.marks.len() >= MOST_MARKS {
             self.marks.remove(0);
         }
         self.marks.push(Mark { at, address: which.address.clone(), healthy });
         Self { upstream: which.upstream, marks: self.marks }
+    }
+
+    /// Those to obey for a node that has obeyed them up to a time.
+    pub(super) fn due(&self, obeyed: u64, probed: bool, now: u64) -> impl Iterator<Item = &Mark> {
+        self.marks.iter().filter(move |mark| mark.at > obeyed && !(probed && mark.at.saturating_add(OVER_PROBES) < now))
     }
 }
 
@@ -147,6 +152,8 @@ struct State {
     /// Target to the time of its last mark that was obeyed.
     marked: HashMap<Uuid, u64>,
     waiting: Vec<Waiting>,
+    /// Targets with marks that are not in effect: deleted, or left over by a target that is gone.
+    doubtful: BTreeSet<Uuid>,
 }
 
 impl Commands {
@@ -186,13 +193,15 @@ impl Commands {
 
     fn mark(&self, target: Uuid, marks: &Marks, catalog: &Catalog) {
         let last = marks.marks.last().map_or(0, |mark| mark.at);
-        let obeyed = self.state.lock().marked.insert(target, last).unwrap_or(0);
+        let obeyed = {
+            let mut state = self.state.lock();
+            state.doubtful.remove(&target);
+            state.marked.insert(target, last).unwrap_or(0)
+        };
         let row = catalog.get("upstreams", &marks.upstream);
         let active = row.and_then(|row| row.typed::<Upstream>()).map(|upstream| upstream.healthchecks.active.clone());
         let probed = active.is_some_and(|active| active.healthy.interval > 0.0 && active.healthy.successes > 0);
-        let now = row::now();
-        let due = marks.marks.iter().filter(|mark| mark.at > obeyed && !(probed && mark.at + OVER_PROBES < now));
-        for mark in due {
+        for mark in marks.due(obeyed, probed, row::now()) {
             let which = Which { upstream: marks.upstream, target, address: mark.address.clone() };
             if !self.set(&which, mark.healthy) {
                 let mut state = self.state.lock();
@@ -207,6 +216,21 @@ impl Commands {
         let mut state = self.state.lock();
         state.marked.remove(&target);
         state.waiting.retain(|waiting| waiting.which.target != target);
+        state.doubtful.insert(target);
+    }
+
+    /// Takes note of a target whose marks may be left over.
+    pub fn doubt(&self, target: Uuid) {
+        self.state.lock().doubtful.insert(target);
+    }
+
+    pub fn doubtful(&self) -> Vec<Uuid> {
+        self.state.lock().doubtful.iter().copied().collect()
+    }
+
+    /// The target has no marks any more.
+    pub fn trust(&self, target: Uuid) {
+        self.state.lock().doubtful.remove(&target);
     }
 
     /// Sets the health; false when the node does not know the address, which may still be being resolved.

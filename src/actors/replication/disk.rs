@@ -7,7 +7,7 @@ use cluster::Storage;
 use cluster::engine::{Commit, Kept, Meta};
 use cluster::id::Key;
 use cluster::record::Record;
-use cluster::replica::Change;
+use cluster::replica::{Change, Conflict};
 use tokio::sync::watch;
 
 use super::commands::{Commands, is_command};
@@ -106,6 +106,26 @@ impl Storage for Disk {
         }
         self.begun.send_replace(true);
         rejected
+    }
+
+    async fn load_conflicts(&self) -> Result<Vec<(u64, Conflict)>, String> {
+        let loaded = self.blocking(Embedded::load_conflicts).await?;
+        let mut kept = Vec::with_capacity(loaded.len());
+        for (number, bytes) in &loaded {
+            match Conflict::decode(bytes) {
+                Ok(conflict) => kept.push((*number, conflict)),
+                Err(error) => tracing::warn!(%error, "an entry of the log of conflicts is left out, this version cannot read it"),
+            }
+        }
+        Ok(kept)
+    }
+
+    async fn keep_conflicts(&self, news: Vec<(u64, Conflict)>, first: u64) -> Result<(), String> {
+        self.blocking(move |store| {
+            let news: Vec<_> = news.iter().map(|(number, conflict)| (*number, conflict.encode())).collect();
+            store.keep_conflicts(&news, first)
+        })
+        .await
     }
 
     async fn next_generation(&self) -> Result<u64, String> {

@@ -68,9 +68,11 @@ async fn status(call: Call) -> Outcome {
         if node == own {
             shown["version"] = TROOP_VERSION.into();
             extend(&mut shown, true, Some(State { ready: status.ready, digest: status.digest }), None, Some(-status.clock_offset));
-            let bad = status.bad.first().map(|(key, reason)| format!("{key}: {reason}"));
-            let overloaded = status.overloaded.then(|| "changes of other nodes found too many waiting, repair brings them".to_owned());
-            shown["last_error"] = bad.or(overloaded).or_else(|| overview.troubles.get(&node).cloned()).into();
+            let unstored = overview.unstored.as_ref().map(|reason| format!("changes cannot be stored: {reason}"));
+            let bad = || status.bad.first().map(|(key, reason)| format!("{key}: {reason}"));
+            let overloaded = || status.overloaded.then(|| "changes of other nodes found too many waiting, repair brings them".to_owned());
+            let troubles = || overview.troubles.get(&node).cloned();
+            shown["last_error"] = unstored.or_else(bad).or_else(overloaded).or_else(troubles).into();
         } else {
             let state = peer.and_then(|peer| peer.state).or_else(|| member.and_then(|member| member.state));
             extend(

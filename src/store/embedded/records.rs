@@ -1,9 +1,9 @@
 //! What a node of a cluster keeps in the same file: records in their wire form, which are more than rows (what was deleted, and
 //! what is not in effect), and what the node has to remember besides.
 
-use redb::{Database, ReadableDatabase, ReadableTable, TableDefinition, TableError};
+use redb::{ReadableDatabase, ReadableTable, TableDefinition, TableError};
 
-use super::{Embedded, FACTS, Failure, ROWS, checksum, guarded, reopened};
+use super::{Embedded, FACTS, Failure, ROWS, checksum};
 use crate::store::StoreError;
 
 /// (kind, id) to checksum and record.
@@ -45,7 +45,7 @@ impl Embedded {
 
     /// From now on the records are the configuration; the rows go.
     pub fn become_clustered(&self) -> Result<(), StoreError> {
-        self.with(|database| {
+        self.write(|database| {
             let write = database.begin_write()?;
             {
                 let mut facts = write.open_table(FACTS)?;
@@ -80,7 +80,7 @@ impl Embedded {
 
     /// Makes changes of records durable.
     pub fn commit_records(&self, changes: &Changes) -> Result<(), StoreError> {
-        self.with(|database| {
+        self.write(|database| {
             let write = database.begin_write()?;
             {
                 let mut records = write.open_table(RECORDS)?;
@@ -101,7 +101,7 @@ impl Embedded {
     /// A number that is higher than all before.
     pub fn next_generation(&self) -> Result<u64, StoreError> {
         let next = self.fact(GENERATION)? + 1;
-        self.with(|database| {
+        self.write(|database| {
             let write = database.begin_write()?;
             write.open_table(FACTS)?.insert(GENERATION, next)?;
             Ok(write.commit()?)
@@ -111,17 +111,6 @@ impl Embedded {
 
     fn fact(&self, name: &str) -> Result<u64, StoreError> {
         self.with(|database| Ok(database.begin_read()?.open_table(FACTS)?.get(name)?.map_or(0, |fact| fact.value())))
-    }
-
-    fn with<T>(&self, work: impl FnOnce(&Database) -> Result<T, Failure>) -> Result<T, StoreError> {
-        let mut slot = self.database.lock();
-        let database = reopened(&mut slot, &self.path)?;
-        let done = guarded(&self.path, || work(database));
-        if done.is_err() {
-            // As after a failed commit of rows.
-            *slot = None;
-        }
-        done
     }
 }
 

@@ -36,6 +36,13 @@ impl Drop for Small<'_> {
     }
 }
 
+/// What a node says of itself in its status.
+fn last_error(node: &Node) -> Value {
+    let status = node.admin("GET", "/cluster/status", Value::Null);
+    let own = status["nodes"].as_array().expect("a list").iter().find(|entry| entry["self"] == true);
+    own.expect("its own entry")["last_error"].clone()
+}
+
 #[test]
 fn a_node_whose_disk_is_full_refuses_writes_and_goes_on_serving() {
     if !root() {
@@ -80,6 +87,10 @@ fn a_node_whose_disk_is_full_refuses_writes_and_goes_on_serving() {
     assert_eq!(status, 503, "{why}");
     assert!(why.contains("disk"), "the reason is told: {why}");
     wait_for("it is counted", || metric(small, "troop_cluster_commits_failed_total") > 0.0);
+    assert_eq!(metric(small, "troop_store_writable"), 0.0);
+    assert!(metric(small, "troop_store_errors_total") > 0.0);
+    let error = last_error(small);
+    assert!(error.as_str().is_some_and(|error| error.contains("No space left on device")), "{error}");
     assert!(small.log().contains("changes of the cluster cannot be stored"));
     // It serves, and hears what others write as far as it can.
     assert!(proxies(small, "/small"));
@@ -102,6 +113,7 @@ fn a_node_whose_disk_is_full_refuses_writes_and_goes_on_serving() {
         }
     }
     let equal = begin.elapsed();
+    assert_eq!((metric(small, "troop_store_writable"), last_error(small)), (1.0, Value::Null));
     // And all of it is on its disk.
     let small = cloud.nodes.remove(2).restart();
     assert_eq!(small.admin("GET", "/consumers/meanwhile", Value::Null)["username"], "meanwhile");
