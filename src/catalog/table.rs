@@ -96,7 +96,7 @@ impl Table {
     /// Puts a row in the place of the one with its id.
     pub fn insert(&mut self, row: Arc<Row>) {
         self.remove(&row.id);
-        let body = row.object();
+        let body = row.indexed();
         for (field, index) in &mut self.unique {
             if let Some(value) = body.get(*field).and_then(text) {
                 index.insert(value.into(), row.clone());
@@ -111,12 +111,19 @@ impl Table {
             }
         }
         for tag in tags(&body) {
-            self.tags.insert((tag.into(), row.id));
+            let tag = self.shared_tag(tag.into());
+            self.tags.insert((tag, row.id));
         }
         if let Some(end) = row.expires {
             self.ends.insert((end, row.id));
         }
         self.rows.insert(row.id, row);
+    }
+
+    /// The tag as the rows that have it already hold it, so that its text is in memory once.
+    fn shared_tag(&self, tag: Arc<str>) -> Arc<str> {
+        let first = self.tags.range((Arc::clone(&tag), Uuid::nil())..).next();
+        first.filter(|(there, _)| *there == tag).map_or(tag, |(there, _)| Arc::clone(there))
     }
 
     /// Indexes hold as many entries as the rows have values. Rows whose time is over may have lost a value to another row.
@@ -140,7 +147,7 @@ impl Table {
 
     pub fn remove(&mut self, id: &Uuid) -> Option<Arc<Row>> {
         let row = self.rows.remove(id)?;
-        let body = row.object();
+        let body = row.indexed();
         for (field, index) in &mut self.unique {
             if let Some(value) = body.get(*field).and_then(text) {
                 forget(index, &value, id);

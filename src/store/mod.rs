@@ -14,7 +14,7 @@ use std::sync::Arc;
 use crate::catalog::{Edit, Row};
 
 pub use embedded::Embedded;
-pub use embedded::records::{Changes, Records};
+pub use embedded::records::{Kept, Name};
 pub use memory::Memory;
 
 /// Where rows survive a restart. Calls block: they belong on a thread that may.
