@@ -150,7 +150,7 @@ impl Traffic {
 enum Call {
     Engine(engine::Event, Option<oneshot::Sender<Answer>>),
     Status(oneshot::Sender<Overview>),
-    Record(Key, oneshot::Sender<Option<Record>>),
+    Records(Vec<Key>, oneshot::Sender<Vec<Option<Record>>>),
     Standing(Key, oneshot::Sender<Standing>),
     Conflicts(oneshot::Sender<Vec<Standing>>),
     Quarantine(oneshot::Sender<Vec<Standing>>),
@@ -236,7 +236,12 @@ impl Handle {
 
     /// A record as this node has it, a tombstone too.
     pub async fn record(&self, key: Key) -> Result<Option<Record>, Ended> {
-        self.call(|reply| Call::Record(key, reply)).await
+        Ok(self.records(vec![key]).await?.pop().flatten())
+    }
+
+    /// The same of several, in their order.
+    pub async fn records(&self, keys: Vec<Key>) -> Result<Vec<Option<Record>>, Ended> {
+        self.call(|reply| Call::Records(keys, reply)).await
     }
 
     /// Puts in effect anew how these stand, for a caller that knows of other things in effect.
@@ -249,12 +254,12 @@ impl Handle {
         self.call(|reply| Call::Standing(key, reply)).await
     }
 
-    /// Records that lost on account of others: edits made at the same time, unique values, parents. At most 10,000.
+    /// Records that lost on account of others: edits made at the same time, unique values, parents. At most 16,384.
     pub async fn conflicts(&self) -> Result<Vec<Standing>, Ended> {
         self.call(Call::Conflicts).await
     }
 
-    /// Records that are left out because they ended the node. At most 10,000.
+    /// Records that are left out because they ended the node. At most 16,384.
     pub async fn quarantine(&self) -> Result<Vec<Standing>, Ended> {
         self.call(Call::Quarantine).await
     }

@@ -38,8 +38,8 @@ use peers::{Peer, is_late};
 use sync::BarrierWait;
 use writes::{Pushes, Wait};
 
-/// The most records of a sort that a status names.
-const MAX_SHOWN: usize = 10_000;
+/// The most records of a sort that a status or a list names: as many as can be in quarantine.
+pub const MAX_SHOWN: usize = 16_384;
 /// Kind of the records that say who belongs to the cluster.
 pub const MEMBER: &str = "@member";
 

@@ -1,5 +1,7 @@
 //! Who a node is and what a record is called.
 
+use std::cell::RefCell;
+use std::collections::HashSet;
 use std::fmt;
 use std::str::FromStr;
 use std::sync::Arc;
@@ -76,6 +78,32 @@ impl fmt::Display for Key {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Debug::fmt(self, f)
     }
+}
+
+/// The most words that a thread shares.
+const MAX_WORDS: usize = 512;
+/// The most bytes of such a word.
+const MAX_WORD: usize = 64;
+
+/// A word that stands in many records, a kind or the field of a claim, once in memory for all that a thread reads. There are few
+/// in a cluster; of more than are shared each stands for itself.
+pub fn shared(word: &str) -> Arc<str> {
+    thread_local! {
+        static WORDS: RefCell<HashSet<Arc<str>>> = RefCell::default();
+    }
+    if word.len() > MAX_WORD {
+        return word.into();
+    }
+    WORDS.with_borrow_mut(|words| {
+        if let Some(known) = words.get(word) {
+            return known.clone();
+        }
+        let new: Arc<str> = word.into();
+        if words.len() < MAX_WORDS {
+            words.insert(new.clone());
+        }
+        new
+    })
 }
 
 #[cfg(test)]

@@ -1,14 +1,18 @@
 //! A record: one entity in one version. Records of the same key are joined by taking the greater version, so that every
 //! node ends with the same one whatever the order of arrival.
 
+mod body;
+
 use std::fmt;
+use std::ops::Deref;
 use std::sync::Arc;
 
-use bincode::{Decode, Encode};
+use bincode::{BorrowDecode, Decode, Encode};
 use xxhash_rust::xxh3::{xxh3_64, xxh3_128};
 
 use crate::clock::Stamp;
-use crate::id::Key;
+use crate::id::{Key, shared};
+pub use body::Body;
 
 /// The most bytes of a body. Kong's largest entities, certificates and request-transformer plugins, stay far below.
 pub const MAX_BODY: usize = 4 * 1024 * 1024;
@@ -64,9 +68,14 @@ pub struct Claim {
     pub exclusive: bool,
 }
 
-/// One entity in one version.
+/// One entity in one version. Never changed, so that clones are the same one in memory: what is kept, indexed, sent and put in
+/// effect is there once.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Record {
+pub struct Record(Arc<Fields>);
+
+/// What a record says.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Fields {
     pub key: Key,
     pub version: Version,
     /// The version that the writer saw and replaced; it tells a successor from a concurrent edit.
@@ -74,27 +83,35 @@ pub struct Record {
     /// When the present life began.
     pub born: Stamp,
     /// Records that this one needs: it is in effect only while they are.
-    pub parents: Vec<Key>,
-    pub claims: Vec<Claim>,
+    pub parents: Box<[Key]>,
+    pub claims: Box<[Claim]>,
     /// JSON text, not looked at here; `None` is a tombstone.
-    pub body: Option<Arc<[u8]>>,
+    pub body: Option<Body>,
     /// Fields of the envelope that a newer release has added, kept so that digests agree.
-    extra: Vec<u8>,
+    extra: Box<[u8]>,
     /// Of all that the version does not say: parents, claims, body.
     content: u128,
 }
 
-/// The envelope as it travels.
-#[derive(Encode, Decode)]
-struct Envelope {
-    kind: Arc<str>,
-    id: Arc<str>,
+impl Deref for Record {
+    type Target = Fields;
+
+    fn deref(&self) -> &Fields {
+        &self.0
+    }
+}
+
+/// The envelope as it travels, in the order of [`Fields::envelope`].
+#[derive(BorrowDecode)]
+struct Envelope<'a> {
+    kind: &'a str,
+    id: &'a str,
     version: Version,
     base: Version,
     born: Stamp,
-    parents: Vec<Key>,
-    claims: Vec<Claim>,
-    body: Option<Vec<u8>>,
+    parents: Vec<(&'a str, &'a str)>,
+    claims: Vec<(&'a str, &'a str, Stamp, bool)>,
+    body: Option<&'a [u8]>,
 }
 
 /// Why bytes are not a record.
@@ -113,27 +130,7 @@ fn config() -> impl bincode::config::Config {
     bincode::config::standard().with_limit::<{ MAX_RECORD * 2 }>()
 }
 
-impl Record {
-    /// A record of what a writer gives. `body` is `None` exactly when the version's life is even.
-    pub fn new(
-        key: Key,
-        version: Version,
-        base: Version,
-        born: Stamp,
-        parents: Vec<Key>,
-        claims: Vec<Claim>,
-        body: Option<Arc<[u8]>>,
-    ) -> Result<Self, RecordError> {
-        let mut record = Self { key, version, base, born, parents, claims, body, extra: Vec::new(), content: 0 };
-        record.check()?;
-        let bytes = record.encode();
-        if bytes.len() > MAX_RECORD {
-            return Err(RecordError::Limit("at most 5 MiB"));
-        }
-        record.content = xxh3_128(&bytes);
-        Ok(record)
-    }
-
+impl Fields {
     fn check(&self) -> Result<(), RecordError> {
         let name = |text: &str| text.len() <= MAX_NAME;
         let key = |key: &Key| name(&key.kind) && name(&key.id);
@@ -146,6 +143,50 @@ impl Record {
         limit(self.parents.len() <= MAX_LINKS && self.parents.iter().all(key), "at most 256 parents")?;
         limit(self.claims.len() <= MAX_LINKS, "at most 256 claims")?;
         limit(self.claims.iter().all(|claim| name(&claim.field) && name(&claim.value)), "claims of at most 1,024 bytes")
+    }
+
+    /// Puts the envelope behind what is there.
+    fn envelope(&self, bytes: &mut Vec<u8>) {
+        let key = (&*self.key.kind, &*self.key.id);
+        let links = (&*self.parents, &*self.claims);
+        let envelope = (key, self.version, self.base, self.born, links, self.body.as_deref());
+        bincode::encode_into_std_write(envelope, bytes, bincode::config::standard()).expect("a vector takes every byte");
+    }
+
+    /// The wire form: the format byte, the envelope, and what newer releases have added behind it.
+    fn encode_into(&self, bytes: &mut Vec<u8>) {
+        bytes.push(FORMAT);
+        self.envelope(bytes);
+        bytes.extend_from_slice(&self.extra);
+    }
+
+    /// The record, unless it does not keep its limits.
+    fn sealed(mut self, buffer: &mut Vec<u8>) -> Result<Record, RecordError> {
+        self.check()?;
+        self.encode_into(buffer);
+        if buffer.len() > MAX_RECORD {
+            return Err(RecordError::Limit("at most 5 MiB"));
+        }
+        self.content = xxh3_128(buffer);
+        Ok(Record(Arc::new(self)))
+    }
+}
+
+impl Record {
+    /// A record of what a writer gives. `body` is `None` exactly when the version's life is even.
+    pub fn new(
+        key: Key,
+        version: Version,
+        base: Version,
+        born: Stamp,
+        parents: Vec<Key>,
+        claims: Vec<Claim>,
+        body: Option<Body>,
+    ) -> Result<Self, RecordError> {
+        let named = |key: Key| Key { kind: shared(&key.kind), id: key.id };
+        let (key, parents) = (named(key), parents.into_iter().map(named).collect());
+        let claims = claims.into_iter().map(|claim| Claim { field: shared(&claim.field), ..claim }).collect();
+        Fields { key, version, base, born, parents, claims, body, extra: Box::default(), content: 0 }.sealed(&mut Vec::new())
     }
 
     pub fn is_alive(&self) -> bool {
@@ -181,21 +222,14 @@ impl Record {
 
     /// The wire form: the format byte, the envelope, and what newer releases have added behind it.
     pub fn encode(&self) -> Vec<u8> {
-        let envelope = Envelope {
-            kind: self.key.kind.clone(),
-            id: self.key.id.clone(),
-            version: self.version,
-            base: self.base,
-            born: self.born,
-            parents: self.parents.clone(),
-            claims: self.claims.clone(),
-            body: self.body.as_ref().map(|body| body.to_vec()),
-        };
         let mut bytes = Vec::with_capacity(self.size() + self.extra.len());
-        bytes.push(FORMAT);
-        bincode::encode_into_std_write(envelope, &mut bytes, bincode::config::standard()).expect("a vector takes every byte");
-        bytes.extend_from_slice(&self.extra);
+        self.encode_into(&mut bytes);
         bytes
+    }
+
+    /// Puts the wire form behind what is there.
+    pub fn encode_into(&self, bytes: &mut Vec<u8>) {
+        self.0.encode_into(bytes);
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
@@ -206,22 +240,27 @@ impl Record {
         if bytes.len() > MAX_RECORD {
             return Err(RecordError::Limit("at most 5 MiB"));
         }
-        let (envelope, read): (Envelope, usize) = bincode::decode_from_slice(rest, config())?;
-        let mut record = Self {
-            key: Key { kind: envelope.kind, id: envelope.id },
+        let (envelope, read): (Envelope<'_>, usize) = bincode::borrow_decode_from_slice(rest, config())?;
+        let key = |(kind, id): (&str, &str)| Key { kind: shared(kind), id: id.into() };
+        let claim = |(field, value, since, exclusive): (&str, &str, Stamp, bool)| Claim {
+            field: shared(field),
+            value: value.into(),
+            since,
+            exclusive,
+        };
+        let fields = Fields {
+            key: key((envelope.kind, envelope.id)),
             version: envelope.version,
             base: envelope.base,
             born: envelope.born,
-            parents: envelope.parents,
-            claims: envelope.claims,
-            body: envelope.body.map(Arc::from),
-            extra: rest.get(read..).unwrap_or_default().to_vec(),
+            parents: envelope.parents.into_iter().map(key).collect(),
+            claims: envelope.claims.into_iter().map(claim).collect(),
+            body: envelope.body.map(Body::from),
+            extra: rest.get(read..).unwrap_or_default().into(),
             content: 0,
         };
-        record.check()?;
-        // Of the bytes as they would be sent on: what came may have been written with longer integers than needed.
-        record.content = xxh3_128(&record.encode());
-        Ok(record)
+        // Its hash is that of the bytes as they would be sent on: what came may have been written with longer integers than needed.
+        fields.sealed(&mut Vec::with_capacity(bytes.len()))
     }
 
     /// About how many bytes it takes in memory and on the wire.

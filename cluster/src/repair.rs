@@ -17,6 +17,8 @@ const BUCKETS_AT_ONCE: usize = 64;
 const KEYS_AT_ONCE: usize = 1_000;
 /// How many bytes of records are in a portion of a snapshot: fewer round trips than with `CHUNK`, for a node that serves nobody yet.
 const PORTION: usize = 1024 * 1024;
+/// How many records are in a portion of a snapshot at most.
+const RECORDS_AT_ONCE: usize = 4_096;
 /// The most bytes of lines in an answer, unless a single bucket has more.
 const LINES_BYTES: usize = 1024 * 1024;
 
@@ -24,7 +26,8 @@ const LINES_BYTES: usize = 1024 * 1024;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Step {
     Ask(Message),
-    /// Make these durable and effective, then call [`Session::committed`].
+    /// Make these durable and effective, then call [`Session::committed`]. Several of these may be on their way; their ends are
+    /// told in their order.
     Commit(Vec<Record>),
     /// Bring these to the peer, then call [`Session::pushed`].
     Push(Vec<Record>),
@@ -41,6 +44,7 @@ pub enum Step {
     GiveUp,
 }
 
+/// Which answer is waited for, or what else.
 #[derive(Debug)]
 enum Phase {
     Sums,
@@ -48,11 +52,11 @@ enum Phase {
     Records,
     Push,
     Snapshot,
-    /// Waits for the commit of a portion of the snapshot; asks for the next from here.
-    Portion(Option<Cursor>),
-    /// Waits for the purge up to the peer's horizon.
+    /// For the commits of a snapshot of which everything is here.
+    Taken,
+    /// For the purge up to the peer's horizon.
     Adopting,
-    /// Waits for the last commit.
+    /// For the last commit.
     Last,
 }
 
@@ -67,6 +71,14 @@ pub struct Session {
     buckets: VecDeque<u16>,
     fetch: VecDeque<Key>,
     asked: usize,
+    /// How many questions there were. Each has a number of its own, so that an answer that comes twice is taken once.
+    questions: u32,
+    /// The next question, while there is no room for its answer.
+    held: Option<Message>,
+    /// The most bytes that are fetched while what came before is being committed, and one answer more.
+    window: usize,
+    /// Bytes of each commit that is on its way.
+    commits: VecDeque<usize>,
     push: VecDeque<Vec<Record>>,
     seen: BTreeSet<Key>,
     horizon: u64,
@@ -76,17 +88,33 @@ pub struct Session {
 }
 
 impl Session {
-    /// A session that compares. `complete_at`: when this node last had all that a peer had, in milliseconds.
-    pub fn compare(id: u64, peer: NodeId, complete_at: u64) -> (Self, Step) {
-        (Self::new(id, peer, Phase::Sums, complete_at), Step::Ask(Message::AskSums { session: id }))
+    /// A session that compares. `complete_at`: when this node last had all that a peer had, in milliseconds. `window`: how many
+    /// bytes may be here and not in effect yet before the peer is asked for more.
+    pub fn compare(id: u64, peer: NodeId, complete_at: u64, window: usize) -> (Self, Step) {
+        let mut session = Self::new(id, peer, Phase::Sums, complete_at, window);
+        let question = Message::AskSums { session: session.number() };
+        (session, Step::Ask(question))
     }
 
     /// A session that takes everything, for a node that has nothing or that was away for too long.
-    pub fn snapshot(id: u64, peer: NodeId) -> (Self, Step) {
-        (Self::new(id, peer, Phase::Snapshot, 0), Step::Ask(Message::AskSnapshot { session: id, from: Cursor::START }))
+    pub fn snapshot(id: u64, peer: NodeId, window: usize) -> (Self, Step) {
+        let mut session = Self::new(id, peer, Phase::Snapshot, 0, window);
+        let question = Message::AskSnapshot { session: session.number(), from: Cursor::START };
+        (session, Step::Ask(question))
     }
 
-    fn new(id: u64, peer: NodeId, phase: Phase, complete_at: u64) -> Self {
+    /// A number for the next question: none of another session has it.
+    fn number(&mut self) -> u64 {
+        self.questions += 1;
+        self.open()
+    }
+
+    /// The number of the question that is open.
+    fn open(&self) -> u64 {
+        (self.id << 32) | u64::from(self.questions)
+    }
+
+    fn new(id: u64, peer: NodeId, phase: Phase, complete_at: u64, window: usize) -> Self {
         Self {
             id,
             peer,
@@ -95,6 +123,10 @@ impl Session {
             buckets: VecDeque::new(),
             fetch: VecDeque::new(),
             asked: 0,
+            questions: 0,
+            held: None,
+            window,
+            commits: VecDeque::new(),
             push: VecDeque::new(),
             seen: BTreeSet::new(),
             horizon: 0,
@@ -105,55 +137,83 @@ impl Session {
 
     /// Whether it takes a complete copy.
     pub fn is_snapshot(&self) -> bool {
-        matches!(self.phase, Phase::Snapshot | Phase::Portion(_))
+        matches!(self.phase, Phase::Snapshot | Phase::Taken)
     }
 
-    /// An answer of the peer. `None`: it does not belong here, a late or a repeated one.
-    pub fn answered(&mut self, replica: &Replica, message: Message) -> Option<Step> {
+    /// An answer of the peer; what is to be done, in this order. Nothing: it does not belong here, a late or a repeated one, or
+    /// the session goes on when something is committed.
+    pub fn answered(&mut self, replica: &Replica, message: Message) -> Vec<Step> {
         match (&self.phase, message) {
-            (Phase::Sums, Message::Sums { session, digest, sums, .. }) if session == self.id && sums.len() == BUCKETS => {
-                Some(self.sums(replica, digest, &sums))
+            (Phase::Sums, Message::Sums { session, digest, sums, .. }) if session == self.open() && sums.len() == BUCKETS => {
+                self.sums(replica, digest, &sums).into_iter().collect()
             }
-            (Phase::Lists, Message::Lists { session, lists }) if session == self.id => self.lists(replica, lists),
-            (Phase::Records, Message::Records { session, covered, records }) if session == self.id => {
+            (Phase::Lists, Message::Lists { session, lists }) if session == self.open() => self.lists(replica, lists).into_iter().collect(),
+            (Phase::Records, Message::Records { session, covered, records }) if session == self.open() => {
                 let covered = (covered as usize).min(self.asked);
                 // An answer that covers nothing would go round in circles.
                 self.fetch.drain(..covered.max(1).min(self.fetch.len()));
-                Some(Step::Commit(self.open(&records)))
+                let commit = self.take(&records);
+                [commit].into_iter().chain(self.next()).collect()
             }
-            (Phase::Snapshot, Message::Snapshot { session, digest, records, next }) if session == self.id => {
+            (Phase::Snapshot, Message::Snapshot { session, digest, records, next }) if session == self.open() => {
                 if next.as_ref().is_some_and(|next| usize::from(next.bucket) >= BUCKETS) {
-                    return None;
+                    return Vec::new();
                 }
                 self.horizon = self.horizon.max(digest.horizon);
-                let records = self.open(&records);
-                self.seen.extend(records.iter().map(|record| record.key.clone()));
-                self.phase = Phase::Portion(next);
-                Some(Step::Commit(records))
+                let commit = self.take(&records);
+                if let Step::Commit(records) = &commit {
+                    self.seen.extend(records.iter().map(|record| record.key.clone()));
+                }
+                let more = match next {
+                    Some(from) => self.ask(|session| Message::AskSnapshot { session, from }),
+                    None => {
+                        self.phase = Phase::Taken;
+                        None
+                    }
+                };
+                [commit].into_iter().chain(more).collect()
             }
-            _ => None,
+            _ => Vec::new(),
         }
     }
 
-    fn open(&mut self, records: &[Blob]) -> Vec<Record> {
+    /// Records that came, to be committed.
+    fn take(&mut self, records: &[Blob]) -> Step {
         // One record that cannot be read must not keep the others away.
         let records: Vec<Record> = records.iter().filter_map(|blob| blob.open().ok()).collect();
         self.received += records.len() as u64;
-        records
+        self.commits.push_back(records.iter().map(|record| record.size()).sum());
+        Step::Commit(records)
     }
 
-    fn sums(&mut self, replica: &Replica, theirs: Digest, sums: &[u128]) -> Step {
+    /// The next question, now or when there is room for its answer.
+    fn ask(&mut self, question: impl FnOnce(u64) -> Message) -> Option<Step> {
+        let question = question(self.number());
+        self.ask_or_hold(question)
+    }
+
+    fn ask_or_hold(&mut self, question: Message) -> Option<Step> {
+        if self.commits.iter().sum::<usize>() >= self.window {
+            self.held = Some(question);
+            return None;
+        }
+        Some(Step::Ask(question))
+    }
+
+    fn sums(&mut self, replica: &Replica, theirs: Digest, sums: &[u128]) -> Option<Step> {
         let ours = replica.digest();
         if theirs.horizon < ours.horizon {
-            return Step::GiveUp;
+            self.phase = Phase::Last;
+            return Some(Step::GiveUp);
         }
         if theirs.horizon > ours.horizon {
             if self.complete_at >= theirs.horizon {
                 self.phase = Phase::Adopting;
-                return Step::Adopt(theirs.horizon);
+                self.commits.push_back(0);
+                return Some(Step::Adopt(theirs.horizon));
             }
             self.phase = Phase::Snapshot;
-            return Step::Ask(Message::AskSnapshot { session: self.id, from: Cursor::START });
+            return self.ask(|session| Message::AskSnapshot { session, from: Cursor::START });
         }
         let pairs = replica.sums().into_iter().zip(sums).enumerate();
         self.buckets = pairs.filter(|(_, (ours, theirs))| ours != *theirs).map(|(bucket, _)| bucket as u16).collect();
@@ -186,57 +246,61 @@ impl Session {
             send.extend(replica.in_bucket(usize::from(bucket)).filter(|record| !theirs.contains(&record.key)).cloned());
         }
         // Only an answer that covers a bucket moves the session on.
-        covered.then(|| {
-            self.push.extend(chunks(send));
-            self.next()
-        })
+        if !covered {
+            return None;
+        }
+        self.push.extend(chunks(send));
+        self.next()
     }
 
-    /// What was to be committed is in effect.
+    /// The first of what was to be committed is in effect.
     pub fn committed(&mut self) -> Option<Step> {
-        match std::mem::replace(&mut self.phase, Phase::Last) {
-            Phase::Records => Some(self.next()),
+        self.commits.pop_front()?;
+        if let Some(question) = self.held.take() {
+            return self.ask_or_hold(question);
+        }
+        if !self.commits.is_empty() {
+            return None;
+        }
+        match self.phase {
             Phase::Adopting => {
                 self.phase = Phase::Sums;
-                Some(Step::Ask(Message::AskSums { session: self.id }))
+                Some(Step::Ask(Message::AskSums { session: self.number() }))
             }
-            Phase::Portion(Some(from)) => {
-                self.phase = Phase::Snapshot;
-                Some(Step::Ask(Message::AskSnapshot { session: self.id, from }))
+            Phase::Taken => {
+                self.phase = Phase::Last;
+                self.commits.push_back(0);
+                Some(Step::Drop { seen: std::mem::take(&mut self.seen), horizon: self.horizon })
             }
-            Phase::Portion(None) => Some(Step::Drop { seen: std::mem::take(&mut self.seen), horizon: self.horizon }),
             Phase::Last => Some(Step::Done),
-            other => {
-                self.phase = other;
-                None
-            }
+            _ => None,
         }
     }
 
     /// The peer has what was pushed.
     pub fn pushed(&mut self) -> Option<Step> {
-        matches!(self.phase, Phase::Push).then(|| self.next())
+        if matches!(self.phase, Phase::Push) { self.next() } else { None }
     }
 
-    fn next(&mut self) -> Step {
+    fn next(&mut self) -> Option<Step> {
         if !self.fetch.is_empty() {
             self.phase = Phase::Records;
             let keys: Vec<Key> = self.fetch.iter().take(KEYS_AT_ONCE).cloned().collect();
             self.asked = keys.len();
-            return Step::Ask(Message::AskRecords { session: self.id, keys });
+            return self.ask(|session| Message::AskRecords { session, keys });
         }
         if let Some(records) = self.push.pop_front() {
             self.phase = Phase::Push;
             self.sent += records.len() as u64;
-            return Step::Push(records);
+            return Some(Step::Push(records));
         }
         if !self.buckets.is_empty() {
             self.phase = Phase::Lists;
             let buckets = self.buckets.iter().take(BUCKETS_AT_ONCE).copied().collect();
-            return Step::Ask(Message::AskLists { session: self.id, buckets });
+            return self.ask(|session| Message::AskLists { session, buckets });
         }
         self.phase = Phase::Last;
-        Step::Done
+        self.commits.is_empty().then_some(Step::Done)
     }
 }
 
@@ -290,7 +354,7 @@ fn portion(replica: &Replica, from: &Cursor) -> (Vec<Blob>, Option<Cursor>) {
         let after = if bucket == usize::from(from.bucket) { from.after.as_ref() } else { None };
         for record in replica.in_bucket(bucket).filter(|record| after.is_none_or(|after| record.key > *after)) {
             bytes += record.size();
-            if bytes > PORTION && !records.is_empty() {
+            if (bytes > PORTION || records.len() >= RECORDS_AT_ONCE) && !records.is_empty() {
                 return (records, Some(last));
             }
             records.push(Blob::of(record));

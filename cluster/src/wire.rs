@@ -66,6 +66,8 @@ impl Cursor {
 }
 
 /// A message between nodes. New kinds are added at the end: a node that does not know a kind counts and ignores it.
+///
+/// `session` is the number of a question of repair, which its answer repeats.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum Message {
     /// Records that the receiver should have. Answered by `Ack` when they are in effect there.

@@ -3,20 +3,21 @@
 //! Changes that arrive while others are being made wait and are made together: one commit, one build of what requests see.
 //! A change is answered when it is durable and live. Planning, the commit and the build run on a thread that may block.
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::time::Duration;
 
 use actix::{Actor, ActorContext, ActorFutureExt, AsyncContext, Context, Handler, Message, WrapFuture};
 use actix_rt::ArbiterHandle;
+use ahash::{HashSet, HashSetExt};
 use arc_swap::ArcSwap;
 use schema::EntitySchema;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
 use super::supervise::{Supervised, supervise};
-use crate::catalog::{Catalog, Change, Edit, Schemas, WriteError, Written, parents, row};
+use crate::catalog::{Catalog, Change, Edit, Row, Schemas, WriteError, Written, row};
 use crate::model::ENTITIES;
 use crate::store::{Memory, Store, StoreError};
 
@@ -347,9 +348,9 @@ fn usable(before: &Catalog, mut edits: Vec<Edit>) -> (Vec<Edit>, Vec<Unusable>) 
             let comes = put.contains(&key(parent)) && !bad.contains(&key(parent));
             comes || (!gone.contains(parent) && !put.contains(parent) && before.get(parent.0, &parent.1).is_some())
         };
-        let reason = match parents(row.schema, &row.object()).iter().find(|parent| !there(parent)) {
+        let reason = match row.parents().iter().find(|parent| !there(parent)) {
             Some((entity, id)) => format!("{entity} {id}, which it refers to, is not in effect"),
-            None if row.typed_any().is_none() => "it does not have the fields that it should have".to_owned(),
+            None if !row.fits() => "it does not have the fields that it should have".to_owned(),
             None => continue,
         };
         bad.insert((row.schema.name, row.id));
@@ -364,15 +365,22 @@ fn usable(before: &Catalog, mut edits: Vec<Edit>) -> (Vec<Edit>, Vec<Unusable>) 
         edits.extend(below.iter().map(|(child, id, _)| Edit::Remove(child, *id)));
         unusable.extend(below);
     }
-    let known = |edit: &Edit| matches!(edit, Edit::Put(_)) || before.get(edit.entity().name, &edit.id()).is_some();
-    edits.retain(known);
+    edits.retain(|edit| match edit {
+        Edit::Put(row) => !stands(before, row),
+        Edit::Remove(entity, id) => before.get(entity.name, id).is_some(),
+    });
     (edits, unusable)
+}
+
+/// Whether the row is in effect as it is: the cluster may have it from this node.
+fn stands(before: &Catalog, row: &Row) -> bool {
+    before.kept(row.schema.name, &row.id).is_some_and(|there| there.says_the_same(row))
 }
 
 /// The rows that refer to a row, or to one of those, as far as `stays` says of each that it would be left.
 fn below(before: &Catalog, entity: &'static EntitySchema, id: Uuid, mut stays: impl FnMut(&(&'static str, Uuid)) -> bool) -> Vec<Unusable> {
     let mut found = Vec::new();
-    let mut seen = HashSet::from([(entity.name, id)]);
+    let mut seen = HashSet::from_iter([(entity.name, id)]);
     let mut open = vec![(entity, id)];
     while let Some((parent, id)) = open.pop() {
         for child in before.referring_to(parent, id) {

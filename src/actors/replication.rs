@@ -51,7 +51,7 @@ const ASIDE: Duration = Duration::from_millis(250);
 const TURN: u64 = 30_000;
 /// How long rows are left after their time, so that another node's edit in the last moment is known. Milliseconds.
 const GRACE: u64 = 1_000;
-/// Rows that are brought into the cluster, or deleted, with one write.
+/// Rows that are deleted with one write.
 const PORTION: usize = 1_000;
 
 /// A node of a cluster, as the rest of the program sees it.

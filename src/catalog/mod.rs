@@ -6,6 +6,7 @@
 //! | module | what it holds |
 //! |---|---|
 //! | [`row`] | one row: JSON text, and its typed struct when it is asked for |
+//! | [`text`] | a part of a row's fields out of its text |
 //! | [`page`] | pages of rows, by id and by tag |
 //! | [`change`] | what is asked of the catalog, and what becomes of it |
 //! | [`error`] | why a change is refused, in Kong's words |
@@ -21,6 +22,7 @@ mod plan;
 pub mod row;
 mod schemas;
 mod table;
+pub mod text;
 pub mod vault;
 
 use std::sync::{Arc, LazyLock};
@@ -132,7 +134,7 @@ impl Catalog {
 
     /// Rows whose time is over and that still have a value which only one row may have, and which this one is to have.
     pub fn expired_holders(&self, row: &Row) -> Vec<Arc<Row>> {
-        let body = row.object();
+        let body = row.indexed();
         let holders = self.table(row.schema.name).map_or_else(Vec::new, |table| table.holders(&body));
         holders.into_iter().filter(|holder| holder.expired() && holder.id != row.id).collect()
     }

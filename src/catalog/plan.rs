@@ -281,10 +281,10 @@ impl Draft<'_> {
         // The rows' former values first, so that two rows may change names with each other.
         rows.iter().for_each(|row| self.catalog.remove(row.schema, &row.id));
         for row in &rows {
-            self.check_unique(row.schema, row.id, &row.object())?;
+            self.check_unique(row.schema, row.id, &row.indexed())?;
             self.put(row.clone());
         }
-        rows.iter().try_for_each(|row| self.check_parents(row.schema, &row.object()))
+        rows.iter().try_for_each(|row| self.check_parents(row.schema, &row.indexed()))
     }
 
     /// Makes the catalog hold these rows and no others. Rows that are there in the same form stay.
@@ -298,7 +298,7 @@ impl Draft<'_> {
         }
         let same = |row: &Arc<Row>| {
             let there = self.catalog.get(row.schema.name, &row.id);
-            there.is_some_and(|there| there.text() == row.text() && there.expires == row.expires)
+            there.is_some_and(|there| there.says_the_same(row))
         };
         let changed: Vec<_> = rows.into_iter().filter(|row| !same(row)).collect();
         self.import(changed)

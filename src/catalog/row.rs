@@ -3,33 +3,46 @@
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use schema::{EntitySchema, EntityType, Object, Typed};
+use schema::{EntitySchema, EntityType, Kind, Object, Typed};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::table::parents;
+use super::text::some_fields;
 use crate::model::WORKSPACE_ID;
 
-/// A row. The body is JSON text, which is small to keep, ready to be served, and what disk and peers hold too; the typed
-/// struct is made when it is first asked for.
+/// A row. The body is JSON text, which is small to keep, ready to be served, and what disk and peers hold too: a node of a cluster
+/// has it once, for the row and for the record. The typed struct is made when it is first asked for.
 pub struct Row {
     pub schema: &'static EntitySchema,
     pub id: Uuid,
     /// When the row is gone, in milliseconds since the epoch; only rows of entities with `ttl` have it.
     pub expires: Option<u64>,
-    body: Box<str>,
+    /// The body is so much of the text as `length` says.
+    text: Arc<str>,
+    length: usize,
     typed: OnceLock<Typed>,
     logged: OnceLock<Box<RawValue>>,
 }
 
 impl Row {
     pub fn new(schema: &'static EntitySchema, id: Uuid, body: &Object) -> Self {
-        let body = serde_json::to_string(body).expect("JSON values have a text").into_boxed_str();
-        Self::from_text(schema, id, body)
+        Self::from_text(schema, id, serde_json::to_string(body).expect("JSON values have a text").into())
     }
 
     /// A row whose body was read from disk.
-    pub fn from_text(schema: &'static EntitySchema, id: Uuid, body: Box<str>) -> Self {
-        Self { schema, id, expires: None, body, typed: OnceLock::new(), logged: OnceLock::new() }
+    pub fn from_text(schema: &'static EntitySchema, id: Uuid, text: Arc<str>) -> Self {
+        let length = text.len();
+        Self::beginning(schema, id, text, length)
+    }
+
+    /// A row whose body is the beginning of a text.
+    ///
+    /// # Panics
+    /// When it does not end between two characters.
+    pub fn beginning(schema: &'static EntitySchema, id: Uuid, text: Arc<str>, length: usize) -> Self {
+        assert!(text.is_char_boundary(length), "a body ends between two characters");
+        Self { schema, id, expires: None, text, length, typed: OnceLock::new(), logged: OnceLock::new() }
     }
 
     /// The row with a time at which it is gone, in milliseconds since the epoch.
@@ -50,12 +63,43 @@ impl Row {
 
     /// The body as JSON text, all fields present.
     pub fn text(&self) -> &str {
-        &self.body
+        &self.text[..self.length]
+    }
+
+    /// The text that begins with the body.
+    pub fn shared_text(&self) -> &Arc<str> {
+        &self.text
     }
 
     /// The body as a table.
     pub fn object(&self) -> Object {
-        serde_json::from_str(&self.body).expect("a row's body was written by this program")
+        serde_json::from_str(self.text()).expect("a row's body was written by this program")
+    }
+
+    /// The fields by which rows are found, and the id.
+    pub fn indexed(&self) -> Object {
+        let (record, key) = (self.schema.record, self.schema.cache_key);
+        let declared = |name: &str| record.get(name).is_some_and(|field| field.unique || matches!(field.kind, Kind::Foreign { .. }));
+        let wanted = |name: &str| matches!(name, "id" | "tags") || key.contains(&name) || declared(name);
+        some_fields(self.text(), wanted).expect("a row's body was written by this program")
+    }
+
+    /// The rows that this one's foreign keys name: entity and id.
+    pub fn parents(&self) -> Vec<(&'static str, Uuid)> {
+        if self.schema.record.foreign_keys().next().is_none() {
+            return Vec::new();
+        }
+        parents(self.schema, &self.indexed())
+    }
+
+    /// Whether another row says the very same.
+    pub fn says_the_same(&self, other: &Self) -> bool {
+        self.text() == other.text() && self.expires == other.expires
+    }
+
+    /// Whether the body fits its entity's struct. What is asked of many rows at once: the struct is not kept.
+    pub fn fits(&self) -> bool {
+        self.typed.get().is_some() || (self.schema.parse)(self.text()).is_some()
     }
 
     /// The row as its entity's struct; `None` when it does not fit, which validation rules out.
@@ -68,7 +112,7 @@ impl Row {
         if let Some(typed) = self.typed.get() {
             return Some(Arc::clone(typed));
         }
-        let typed = (self.schema.parse)(&self.body)?;
+        let typed = (self.schema.parse)(self.text())?;
         Some(Arc::clone(self.typed.get_or_init(|| typed)))
     }
 

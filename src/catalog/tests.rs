@@ -21,6 +21,19 @@ fn of(id: u128) -> Value {
 }
 
 #[test]
+fn a_tag_is_in_memory_once() {
+    let schema = model::entity("consumers").expect("an entity");
+    let tagged = |n: u128| {
+        let id = Uuid::from_u128(n);
+        Arc::new(Row::from_text(schema, id, format!(r#"{{"id":"{id}","username":"{n}","tags":["a","b"]}}"#).into()))
+    };
+    let catalog = Catalog::of((1..=3).map(tagged));
+    let table = catalog.table("consumers").expect("a table");
+    let texts: std::collections::HashSet<*const u8> = table.tags.iter().map(|(tag, _)| tag.as_ptr()).collect();
+    assert_eq!((table.tags.len(), texts.len()), (6, 2));
+}
+
+#[test]
 fn rows_are_found_by_their_keys() {
     let catalog = Catalog::of([
         row("services", 1, json!({"name": "a", "host": "h"})),

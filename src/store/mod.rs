@@ -16,7 +16,7 @@ use std::sync::Arc;
 use crate::catalog::{Edit, Row};
 
 pub use embedded::Embedded;
-pub use embedded::records::{Changes, Records};
+pub use embedded::records::{Kept, Name};
 pub use health::Health;
 pub use memory::Memory;
 

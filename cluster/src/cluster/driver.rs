@@ -10,7 +10,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, interval_at};
 
 use super::keeper::Keeper;
 use super::{Call, Config, LeaseHandle, Overview, StartError, Storage, Traffic};
-use crate::engine::{Action, Answer, Engine, Event, Kept, MEMBER, Now, State};
+use crate::engine::{Action, Answer, Engine, Event, Kept, MAX_SHOWN, MEMBER, Now, State};
 use crate::id::{Key, NodeId};
 use crate::membership::{self, Inlet, Member, Membership, Outlet};
 use crate::mesh::{self, Mesh, wall_millis};
@@ -25,8 +25,6 @@ const FORGET_EVERY: Duration = Duration::from_secs(10);
 const COMPLAIN_EVERY: Duration = Duration::from_secs(10);
 /// The most callers that wait for a version.
 const MAX_WAITING: usize = 10_000;
-/// The most records in an answer.
-const MAX_LISTED: usize = 10_000;
 /// How long after a failed start of the gossip the next is tried.
 const GOSSIP_AGAIN: Duration = Duration::from_secs(1);
 /// For how long limits take a node for live that was just reached and that the gossip does not know yet.
@@ -352,10 +350,13 @@ impl Driver {
                 };
                 let _ = reply.send(overview);
             }
-            Call::Record(key, reply) => drop(reply.send(self.engine.replica().get(&key).cloned())),
+            Call::Records(keys, reply) => {
+                let replica = self.engine.replica();
+                drop(reply.send(keys.iter().map(|key| replica.get(key).cloned()).collect()));
+            }
             Call::Standing(key, reply) => drop(reply.send(self.engine.standing(&key))),
-            Call::Conflicts(reply) => drop(reply.send(self.engine.in_conflict(MAX_LISTED))),
-            Call::Quarantine(reply) => drop(reply.send(self.engine.in_quarantine(MAX_LISTED))),
+            Call::Conflicts(reply) => drop(reply.send(self.engine.in_conflict(MAX_SHOWN))),
+            Call::Quarantine(reply) => drop(reply.send(self.engine.in_quarantine(MAX_SHOWN))),
             Call::WaitFor { key, version, reply } => {
                 if self.versions.len() < MAX_WAITING {
                     self.versions.push((key, version, reply));

@@ -10,6 +10,8 @@ use crate::wire::Blob;
 
 /// The most bytes of records in a batch, unless one job has more.
 const MAX_BATCH: usize = 4 * 1024 * 1024;
+/// The most records in a batch, unless one job has more: what is put in effect at once is held several times meanwhile.
+pub(super) const MAX_RECORDS: usize = 8_192;
 /// The most bytes that wait.
 const MAX_QUEUED_BYTES: usize = 64 * 1024 * 1024;
 
@@ -25,14 +27,18 @@ pub(super) enum Job {
         unreadable: u32,
     },
     /// What a session of repair has fetched.
-    Fetched(Vec<Record>),
+    Fetched {
+        session: u64,
+        records: Vec<Record>,
+    },
     /// Purge, and for a session adopt the peer's horizon.
     Horizon {
         millis: u64,
-        session: bool,
+        session: Option<u64>,
     },
     /// The end of a complete snapshot.
     Drop {
+        session: u64,
         seen: BTreeSet<Key>,
         horizon: u64,
     },
@@ -44,7 +50,16 @@ impl Job {
     fn size(&self) -> usize {
         match self {
             Self::Write(write) => write.size(),
-            Self::Push { records, .. } | Self::Fetched(records) => records.iter().map(Record::size).sum(),
+            Self::Push { records, .. } | Self::Fetched { records, .. } => records.iter().map(|record| record.size()).sum(),
+            Self::Horizon { .. } | Self::Drop { .. } | Self::Meta => 0,
+        }
+    }
+
+    /// How many records it brings.
+    fn records(&self) -> usize {
+        match self {
+            Self::Write(write) => write.drafts(),
+            Self::Push { records, .. } | Self::Fetched { records, .. } => records.len(),
             Self::Horizon { .. } | Self::Drop { .. } | Self::Meta => 0,
         }
     }
@@ -83,8 +98,9 @@ impl Queue {
     }
 
     /// Whether the next job can be in the batch with those before it.
-    fn next_fits(&self, batch: &[Done]) -> bool {
-        batch.is_empty() || !matches!(self.jobs.front(), Some(Job::Horizon { .. } | Job::Drop { .. }))
+    fn next_fits(&self, batch: &Batch) -> bool {
+        let fits = |job: &Job| !matches!(job, Job::Horizon { .. } | Job::Drop { .. }) && batch.records.len() + job.records() <= MAX_RECORDS;
+        batch.done.is_empty() || self.jobs.front().is_none_or(fits)
     }
 }
 
@@ -105,13 +121,15 @@ enum Done {
         unreadable: u32,
     },
     Fetched {
+        session: u64,
         too_old: u32,
     },
     Horizon {
         millis: u64,
-        session: bool,
+        session: Option<u64>,
     },
     Drop {
+        session: u64,
         seen: BTreeSet<Key>,
         horizon: u64,
     },
@@ -144,7 +162,7 @@ impl Engine {
             let mut bytes = 0;
             let mut horizon = self.replica.digest().horizon;
             let mut must = false;
-            while bytes < MAX_BATCH && self.queue.next_fits(&batch.done) {
+            while bytes < MAX_BATCH && self.queue.next_fits(&batch) {
                 let Some(job) = self.queue.pop() else { break };
                 bytes += job.size();
                 match job {
@@ -154,20 +172,20 @@ impl Engine {
                         let too_old = self.join_all(records, &mut batch, &mut overlay);
                         batch.done.push(Done::Push { from, seq, keys, too_old, unreadable });
                     }
-                    Job::Fetched(records) => {
+                    Job::Fetched { session, records } => {
                         let too_old = self.join_all(records, &mut batch, &mut overlay);
-                        batch.done.push(Done::Fetched { too_old });
+                        batch.done.push(Done::Fetched { session, too_old });
                     }
                     Job::Horizon { millis, session } => {
                         horizon = horizon.max(millis);
                         removed.extend(self.replica.purged_by(millis));
                         batch.done.push(Done::Horizon { millis, session });
                     }
-                    Job::Drop { seen, horizon: of } => {
+                    Job::Drop { session, seen, horizon: of } => {
                         horizon = horizon.max(of);
                         removed.extend(self.replica.unseen(&seen, of));
                         removed.extend(self.replica.purged_by(of));
-                        batch.done.push(Done::Drop { seen, horizon: of });
+                        batch.done.push(Done::Drop { session, seen, horizon: of });
                     }
                     Job::Meta => {
                         must = true;
@@ -262,7 +280,7 @@ impl Engine {
         for done in &batch.done {
             let purged = match done {
                 Done::Horizon { millis, .. } => self.replica.raise_horizon(*millis),
-                Done::Drop { seen, horizon } => {
+                Done::Drop { seen, horizon, .. } => {
                     self.counters.snapshots += 1;
                     self.replica.drop_unseen(seen, *horizon);
                     self.replica.raise_horizon(*horizon)
@@ -322,7 +340,11 @@ impl Engine {
                 }
                 // Not acknowledged: the peer's next repair brings it again.
                 Done::Push { .. } | Done::Meta => (),
-                Done::Fetched { .. } | Done::Horizon { .. } | Done::Drop { .. } => self.abort_session(now),
+                Done::Fetched { session, .. } | Done::Horizon { session: Some(session), .. } | Done::Drop { session, .. } => {
+                    self.abort_session_of(session, now);
+                }
+                // The next look at the tombstones finds the same.
+                Done::Horizon { session: None, .. } => (),
             }
         }
     }
@@ -355,20 +377,16 @@ impl Engine {
                         self.send(from, Message::Stale { horizon: self.replica.digest().horizon });
                     }
                 }
-                Done::Fetched { too_old } => {
+                Done::Fetched { session: of, too_old } => {
                     if too_old > 0
-                        && let Some(peer) = self.session.as_ref().map(|session| session.peer)
+                        && let Some(peer) = self.session.as_ref().filter(|session| session.id == of).map(|session| session.peer)
                     {
                         self.send(peer, Message::Stale { horizon: self.replica.digest().horizon });
                     }
-                    self.session_committed(now);
+                    self.session_committed(of, now);
                 }
-                Done::Horizon { session, .. } => {
-                    if session {
-                        self.session_committed(now);
-                    }
-                }
-                Done::Drop { .. } => self.session_committed(now),
+                Done::Horizon { session: Some(session), .. } | Done::Drop { session, .. } => self.session_committed(session, now),
+                Done::Horizon { session: None, .. } => (),
                 Done::Meta => (),
             }
         }

@@ -8,8 +8,11 @@ use crate::record::Record;
 
 /// How long a record has to be in effect without the node ending, in milliseconds, to be no suspect.
 const PROVEN_AFTER: u64 = 2_000;
-/// The most suspects that are written with each commit.
-const MAX_SUSPECTS: usize = 1_000;
+/// The most suspects, which are written with each commit: all records of the last two batches, so that none of them can end the
+/// node again and again.
+const MAX_SUSPECTS: usize = 2 * super::batch::MAX_RECORDS;
+/// The most bytes of their keys.
+const MAX_SUSPECT_BYTES: usize = 4 * 1024 * 1024;
 /// How many ends of the node put a record in quarantine.
 const CRASHES: u32 = 2;
 /// How often `complete_at` is written when nothing else is, in milliseconds.
@@ -47,10 +50,13 @@ impl Suspects {
         let keys: HashSet<&Key> = records.iter().map(|record| &record.key).collect();
         self.0.retain(|(_, suspect)| !keys.contains(&suspect.key));
         for record in records.iter().filter(|record| record.is_alive() && !record.key.is_internal()).rev().take(MAX_SUSPECTS) {
-            if self.0.len() >= MAX_SUSPECTS {
-                self.0.pop_front();
-            }
             self.0.push_back((mono, Suspect { key: record.key.clone(), version: record.version, crashes: 0 }));
+        }
+        let size = |suspect: &Suspect| suspect.key.kind.len() + suspect.key.id.len();
+        let mut bytes: usize = self.0.iter().map(|(_, suspect)| size(suspect)).sum();
+        while self.0.len() > MAX_SUSPECTS || bytes > MAX_SUSPECT_BYTES {
+            let Some((_, gone)) = self.0.pop_front() else { break };
+            bytes -= size(&gone);
         }
     }
 
@@ -220,9 +226,9 @@ impl Engine {
         let old = whole(now.wall.saturating_sub(self.config.tombstone_life).min(passed.saturating_sub(margin)));
         let too_old = whole(now.wall.saturating_sub(self.config.tombstone_max));
         if self.late_at < passed && !self.replica.purged_by(old).is_empty() {
-            self.queue.push(Job::Horizon { millis: old, session: false });
+            self.queue.push(Job::Horizon { millis: old, session: None });
         } else if !self.replica.purged_by(too_old).is_empty() {
-            self.queue.push(Job::Horizon { millis: too_old, session: false });
+            self.queue.push(Job::Horizon { millis: too_old, session: None });
         }
     }
 

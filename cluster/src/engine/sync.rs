@@ -11,6 +11,10 @@ use crate::wire::Blob;
 
 /// How long a session may go without progress, in milliseconds.
 const SESSION_PATIENCE: u64 = 5_000;
+/// The most bytes that are fetched ahead by a node that serves requests meanwhile.
+const WINDOW: usize = 4 * 1024 * 1024;
+/// The same for a node that serves nobody yet.
+const FRESH_WINDOW: usize = 32 * 1024 * 1024;
 /// How often a barrier asks, in milliseconds.
 const BARRIER_ASKS: u64 = 50;
 /// The most barriers that are waited for at a time.
@@ -29,7 +33,8 @@ pub(super) struct BarrierWait {
 impl Engine {
     /// Begins a session when a live peer has had other records for longer than a gossip interval.
     pub(super) fn begin_session(&mut self, now: Now) {
-        if self.session.is_some() || now.mono < self.next_session_at {
+        // What earlier sessions have fetched may wait for a slow disk.
+        if self.session.is_some() || now.mono < self.next_session_at || self.queue.is_full() {
             return;
         }
         let patience = self.config.gossip_interval;
@@ -54,10 +59,11 @@ impl Engine {
         };
         let id = self.number();
         let empty = ours.count == 0;
+        let window = if fresh { FRESH_WINDOW } else { WINDOW };
         let (session, step) = if stale_for.is_some() || (fresh && empty) {
-            Session::snapshot(id, peer)
+            Session::snapshot(id, peer, window)
         } else {
-            Session::compare(id, peer, self.complete_at)
+            Session::compare(id, peer, self.complete_at, window)
         };
         for barrier in self.barriers.values_mut() {
             barrier.began.insert(id);
@@ -77,15 +83,20 @@ impl Engine {
 
     pub(super) fn session_answered(&mut self, from: NodeId, answer: Message, now: Now) {
         let Some(session) = self.session.as_mut().filter(|session| session.peer == from) else { return };
-        if let Some(step) = session.answered(&self.replica, answer) {
+        let steps = session.answered(&self.replica, answer);
+        if !steps.is_empty() {
             self.session_progress = now.mono;
+        }
+        for step in steps {
             self.step(step, now);
         }
     }
 
-    pub(super) fn session_committed(&mut self, now: Now) {
+    /// A step of a session is in effect; of one that was given up meanwhile nobody wants to know.
+    pub(super) fn session_committed(&mut self, of: u64, now: Now) {
+        let Some(session) = self.session.as_mut().filter(|session| session.id == of) else { return };
         self.session_progress = now.mono;
-        if let Some(step) = self.session.as_mut().and_then(Session::committed) {
+        if let Some(step) = session.committed() {
             self.step(step, now);
         }
     }
@@ -98,13 +109,13 @@ impl Engine {
     }
 
     fn step(&mut self, step: Step, now: Now) {
-        let Some(peer) = self.session.as_ref().map(|session| session.peer) else { return };
+        let Some((peer, session)) = self.session.as_ref().map(|session| (session.peer, session.id)) else { return };
         match step {
             Step::Ask(message) => self.send(peer, message),
-            Step::Commit(records) => self.queue.push(Job::Fetched(records)),
+            Step::Commit(records) => self.queue.push(Job::Fetched { session, records }),
             Step::Push(records) => self.push_in_session(peer, &records),
-            Step::Adopt(millis) => self.queue.push(Job::Horizon { millis, session: true }),
-            Step::Drop { seen, horizon } => self.queue.push(Job::Drop { seen, horizon }),
+            Step::Adopt(millis) => self.queue.push(Job::Horizon { millis, session: Some(session) }),
+            Step::Drop { seen, horizon } => self.queue.push(Job::Drop { session, seen, horizon }),
             Step::Done => self.end_session(peer, now),
             Step::GiveUp => {
                 self.session = None;
@@ -142,6 +153,13 @@ impl Engine {
             self.counters.sessions_failed += 1;
             self.session_push = None;
             self.pause(now);
+        }
+    }
+
+    /// Gives a session up, unless it is over already.
+    pub(super) fn abort_session_of(&mut self, id: u64, now: Now) {
+        if self.session.as_ref().is_some_and(|session| session.id == id) {
+            self.abort_session(now);
         }
     }
 

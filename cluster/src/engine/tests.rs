@@ -1,3 +1,5 @@
+mod fresh;
+
 use super::*;
 use crate::record::{Claim, Record};
 use crate::wire::{Blob, Wanted};

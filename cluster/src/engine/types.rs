@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bincode::{Decode, Encode};
 
 use crate::id::{Key, NodeId};
-use crate::record::{Record, Version};
+use crate::record::{Body, Record, Version};
 use crate::replica::{Change, Digest};
 use crate::wire::Message;
 
@@ -121,7 +121,7 @@ pub struct Draft {
     pub parents: Vec<Key>,
     pub unique: Vec<Unique>,
     /// `None` deletes.
-    pub body: Option<Arc<[u8]>>,
+    pub body: Option<Body>,
     /// The version that the writer has seen; the write is refused when it is another one now.
     pub expect: Option<Version>,
 }

@@ -35,6 +35,10 @@ impl Prepared {
         self.drafts.iter().map(|draft| 200 + draft.body.as_ref().map_or(0, |body| body.len())).sum()
     }
 
+    pub fn drafts(&self) -> usize {
+        self.drafts.len()
+    }
+
     /// Whether the write leaves a record without a value.
     pub fn gives_up(&self, key: &Key, (field, value): &Value) -> bool {
         let draft = self.drafts.iter().rev().find(|draft| draft.key == *key);

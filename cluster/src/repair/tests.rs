@@ -6,6 +6,7 @@ use crate::clock::Stamp;
 use crate::record::Version;
 
 const PEER: NodeId = NodeId(2);
+const WINDOW: usize = 4 * 1024 * 1024;
 
 fn record(n: u32, millis: u64, alive: bool, size: usize) -> Record {
     let version = Version { life: if alive { 1 } else { 2 }, stamp: Stamp::new(millis, 0, NodeId(1)) };
@@ -15,41 +16,43 @@ fn record(n: u32, millis: u64, alive: bool, size: usize) -> Record {
 
 /// Runs a session to its end and counts the messages.
 fn run(ours: &mut Replica, theirs: &mut Replica, (mut session, first): (Session, Step)) -> (Step, usize) {
-    let mut step = first;
-    for messages in 0..100_000 {
-        let next = match step {
+    let mut open = VecDeque::from([first]);
+    let mut messages = 0;
+    while let Some(step) = open.pop_front() {
+        match step {
             Step::Ask(question) => {
+                messages += 1;
                 let question = Message::decode(&question.encode()).expect("a question");
                 let answer = answer(theirs, true, &question).expect("an answer");
                 assert!(answer.encode().len() < crate::wire::MAX_MESSAGE);
-                session.answered(ours, answer)
+                open.extend(session.answered(ours, answer.clone()));
+                assert_eq!(session.answered(ours, answer), [], "it came twice");
             }
             Step::Commit(records) => {
                 records.into_iter().for_each(|record| {
                     ours.apply(record);
                 });
-                session.committed()
+                open.extend(session.committed());
             }
             Step::Push(records) => {
                 records.into_iter().for_each(|record| {
                     theirs.apply(record);
                 });
-                session.pushed()
+                open.extend(session.pushed());
             }
             Step::Adopt(horizon) => {
                 ours.raise_horizon(horizon);
-                session.committed()
+                open.extend(session.committed());
             }
             Step::Drop { seen, horizon } => {
                 ours.drop_unseen(&seen, horizon);
                 ours.raise_horizon(horizon);
-                session.committed()
+                open.extend(session.committed());
             }
             Step::Done | Step::GiveUp => return (step, messages),
-        };
-        step = next.expect("the session goes on");
+        }
     }
-    panic!("it does not end")
+    panic!("it does not go on")
 }
 
 fn random(rng: &mut SmallRng, keys: u32) -> Replica {
@@ -65,7 +68,7 @@ fn one_session_makes_two_sets_equal() {
     for seed in 0..60 {
         let mut rng = SmallRng::seed_from_u64(seed);
         let (mut ours, mut theirs) = (random(&mut rng, 400), random(&mut rng, 400));
-        let (end, _) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+        let (end, _) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0, WINDOW));
         assert_eq!(end, Step::Done);
         assert_eq!(ours.digest(), theirs.digest(), "seed {seed}");
     }
@@ -76,7 +79,7 @@ fn equal_sets_cost_one_question() {
     let mut rng = SmallRng::seed_from_u64(1);
     let mut ours = random(&mut rng, 400);
     let mut theirs = Replica::load(ours.records().cloned().collect::<Vec<_>>(), 0);
-    let (_, messages) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+    let (_, messages) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0, WINDOW));
     assert_eq!(messages, 1);
 }
 
@@ -87,7 +90,7 @@ fn large_records_come_one_by_one() {
         theirs.apply(record(n, 5, true, 3_000_000));
         ours.apply(record(n + 10, 5, true, 3_000_000));
     }
-    run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+    run(&mut ours, &mut theirs, Session::compare(1, PEER, 0, WINDOW));
     assert_eq!(ours.digest(), theirs.digest());
     assert_eq!(ours.digest().count, 10);
 }
@@ -99,7 +102,7 @@ fn a_snapshot_fills_an_empty_node() {
         theirs.apply(record(n, 5, n % 7 > 0, 500));
     }
     theirs.raise_horizon(4);
-    let (end, messages) = run(&mut ours, &mut theirs, Session::snapshot(1, PEER));
+    let (end, messages) = run(&mut ours, &mut theirs, Session::snapshot(1, PEER, WINDOW));
     assert_eq!(end, Step::Done);
     assert_eq!(ours.digest(), theirs.digest());
     assert!(messages < 40, "{messages}: portions, not records");
@@ -112,7 +115,7 @@ fn who_was_away_for_too_long_takes_a_snapshot_and_brings_nothing_old() {
     theirs.apply(record(2, 5, true, 9));
     theirs.apply(record(1, 6, false, 0));
     theirs.raise_horizon(100);
-    run(&mut ours, &mut theirs, Session::compare(1, PEER, 50));
+    run(&mut ours, &mut theirs, Session::compare(1, PEER, 50, WINDOW));
     assert_eq!(ours.digest(), theirs.digest());
     assert!(ours.get(&Key::new("t", "1")).is_none());
 }
@@ -127,7 +130,7 @@ fn who_was_complete_after_the_horizon_adopts_it() {
     ours.apply(record(3, 200, true, 9));
     theirs.raise_horizon(100);
     // Number 3 began before the horizon (its birth is 1) and is not there: the peer refuses it.
-    run(&mut ours, &mut theirs, Session::compare(1, PEER, 150));
+    run(&mut ours, &mut theirs, Session::compare(1, PEER, 150, WINDOW));
     assert_eq!(ours.digest().horizon, 100);
     assert!(ours.get(&Key::new("t", "3")).is_some() && theirs.get(&Key::new("t", "3")).is_none());
 }
@@ -136,20 +139,59 @@ fn who_was_complete_after_the_horizon_adopts_it() {
 fn whose_horizon_is_behind_has_to_come_first() {
     let (mut ours, mut theirs) = (Replica::default(), Replica::default());
     ours.raise_horizon(100);
-    let (end, _) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0));
+    let (end, _) = run(&mut ours, &mut theirs, Session::compare(1, PEER, 0, WINDOW));
     assert_eq!(end, Step::GiveUp);
 }
 
 #[test]
-fn answers_of_other_sessions_and_of_other_phases_change_nothing() {
+fn answers_to_other_questions_and_of_other_phases_change_nothing() {
     let replica = Replica::default();
-    let (mut session, _) = Session::compare(1, PEER, 0);
+    let (mut session, first) = Session::compare(1, PEER, 0, WINDOW);
+    let Step::Ask(Message::AskSums { session: number }) = first else { panic!("{first:?}") };
     let sums = |session, n| Message::Sums { session, digest: Digest::default(), ready: true, sums: vec![0; n] };
-    assert_eq!(session.answered(&replica, sums(2, BUCKETS)), None);
-    assert_eq!(session.answered(&replica, sums(1, 5)), None);
-    assert_eq!(session.answered(&replica, Message::Records { session: 1, covered: 3, records: vec![] }), None);
+    assert_eq!(session.answered(&replica, sums(number + 1, BUCKETS)), []);
+    assert_eq!(session.answered(&replica, sums(number, 5)), []);
+    assert_eq!(session.answered(&replica, Message::Records { session: number, covered: 3, records: vec![] }), []);
     assert_eq!(session.committed(), None);
-    assert_eq!(session.answered(&replica, sums(1, BUCKETS)), Some(Step::Done));
+    assert_eq!(session.answered(&replica, sums(number, BUCKETS)), [Step::Done]);
+    let (_, other) = Session::compare(2, PEER, 0, WINDOW);
+    assert!(!matches!(other, Step::Ask(Message::AskSums { session }) if session == number), "each question has a number of its own");
+}
+
+#[test]
+fn what_is_fetched_ahead_is_bounded_and_nothing_is_left_out() {
+    let (mut ours, mut theirs) = (Replica::default(), Replica::default());
+    for n in 0..400 {
+        theirs.apply(record(n, 5, true, 100_000));
+    }
+    let window = 3 * PORTION;
+    let (mut session, first) = Session::snapshot(1, PEER, window);
+    let mut open = VecDeque::from([first]);
+    let (mut waiting, mut most) = (VecDeque::new(), 0);
+    loop {
+        match open.pop_front() {
+            Some(Step::Ask(question)) => open.extend(session.answered(&ours, answer(&theirs, true, &question).expect("an answer"))),
+            Some(Step::Commit(records)) => {
+                waiting.push_back(records);
+                most = most.max(waiting.iter().flatten().map(|record| record.size()).sum());
+            }
+            Some(Step::Drop { .. }) => {
+                assert!(waiting.is_empty(), "everything is in effect before");
+                open.extend(session.committed());
+            }
+            Some(Step::Done) => break,
+            Some(step) => panic!("{step:?}"),
+            // The disk is slow: it has something only when nothing else can go on.
+            None => {
+                waiting.pop_front().expect("the session goes on").into_iter().for_each(|record| {
+                    ours.apply(record);
+                });
+                open.extend(session.committed());
+            }
+        }
+    }
+    assert!((window..=window + PORTION).contains(&most), "{most}");
+    assert_eq!(ours.digest(), theirs.digest());
 }
 
 #[test]

@@ -27,7 +27,7 @@ fn any(rng: &mut SmallRng) -> Record {
         exclusive: rng.random(),
     };
     let claims = if alive { (0..rng.random_range(0..3)).map(|_| claim(rng)).collect() } else { vec![] };
-    let body = alive.then(|| Arc::from(&b"{}"[..]));
+    let body = alive.then(|| b"{}".as_slice().into());
     Record::new(key(own), version, Version::NONE, version.stamp, parents, claims, body).expect("within the limits")
 }
 
@@ -41,7 +41,7 @@ fn alive(kind: &str, id: &str, millis: u64, parents: &[&Key], claims: &[(&str, &
     };
     let parents = parents.iter().map(|key| (*key).clone()).collect();
     let claims = claims.iter().map(claim).collect();
-    let body = Some(Arc::from(&b"{}"[..]));
+    let body = Some(b"{}".as_slice().into());
     Record::new(Key::new(kind, id), version, Version::NONE, version.stamp, parents, claims, body).expect("a record")
 }
 
@@ -237,7 +237,7 @@ fn a_raised_horizon_purges_and_refuses_what_may_have_been_deleted() {
     assert_eq!(replica.digest().count, 1);
     // An edit of what is here is as welcome as ever, and so is an entity that was made later.
     let edit = Version { life: 1, stamp: stamp(30) };
-    let edit = Record::new(kept.key, edit, kept.version, kept.born, vec![], vec![], kept.body).expect("a record");
+    let edit = Record::new(kept.key.clone(), edit, kept.version, kept.born, vec![], vec![], kept.body.clone()).expect("a record");
     assert_eq!(replica.apply(edit), Outcome::Applied);
     assert_eq!(replica.apply(alive("t", "3", 21, &[], &[])), Outcome::Applied);
     assert_eq!(replica.conflicts().iter().filter(|c| c.reason == Reason::TooOld).count(), 1);

@@ -160,6 +160,29 @@ async fn what_refers_to_a_row_that_can_no_longer_be_used_goes_with_it() {
     configuration.catalog().check_invariants();
 }
 
+#[actix_rt::test]
+async fn what_is_in_effect_as_it_comes_is_left_as_it_is() {
+    let arbiter = actix_rt::Arbiter::current();
+    let snapshots = Arc::new(AtomicUsize::new(0));
+    let made = snapshots.clone();
+    let publish = move |_: &Arc<Catalog>, _: &[Edit]| {
+        made.fetch_add(1, Ordering::Relaxed);
+    };
+    let consumer = |id: u128, name: &str| {
+        row("consumers", id, json!({"username": name, "custom_id": null, "tags": ["t"], "created_at": 1, "updated_at": 1}))
+    };
+    let both = || vec![consumer(1, "a"), consumer(2, "b")];
+    let configuration = Configuration::following(&arbiter, Catalog::default(), schemas(), Arc::new(publish));
+    assert!(follow(&configuration, both()).await.is_empty());
+    let there = configuration.catalog().get("consumers", &Uuid::from_u128(1)).cloned().expect("a row");
+    assert!(follow(&configuration, both()).await.is_empty());
+    assert_eq!(snapshots.load(Ordering::Relaxed), 1, "a group of rows is one snapshot, and none when nothing is new");
+    assert!(follow(&configuration, vec![consumer(1, "a"), consumer(2, "c")]).await.is_empty());
+    let catalog = configuration.catalog();
+    assert!(Arc::ptr_eq(catalog.get("consumers", &Uuid::from_u128(1)).expect("a row"), &there));
+    assert!(catalog.find("consumers", "username", "c").is_some() && catalog.find("consumers", "username", "b").is_none());
+}
+
 #[test]
 fn a_row_whose_time_is_over_is_found_by_its_values() {
     let Edit::Put(short) = row("keyauth_credentials", 1, json!({"key": "k", "consumer": null, "tags": null, "created_at": 1})) else {

@@ -8,13 +8,41 @@ use cluster::engine::{Concern, Draft, Refusal};
 use cluster::record::Version;
 use cluster::{Ended, WriteError};
 
-use super::{PORTION, Replication, records};
-use crate::catalog::{Catalog, Row};
+use super::{Replication, records};
+use crate::catalog::Catalog;
 use crate::model::ENTITIES;
 use crate::store::Embedded;
 
+/// The most rows that are brought with one write, each of which costs a commit.
+const ROWS: usize = 4_096;
+/// The most unique values of such a write. The cluster asks for those of a write with one question.
+const VALUES: usize = 8_192;
+/// The most bytes of such a write, unless one row has more.
+const BYTES: usize = 4 * 1024 * 1024;
 /// Pause before a write is tried again that the cluster does not take at the moment.
 const PAUSE: Duration = Duration::from_secs(1);
+
+/// Rows for one write.
+#[derive(Default)]
+struct Portion {
+    drafts: Vec<Draft>,
+    values: usize,
+    bytes: usize,
+}
+
+impl Portion {
+    fn fits(&self, draft: &Draft) -> bool {
+        let bytes = draft.body.as_ref().map_or(0, |body| body.len());
+        let small = self.drafts.len() < ROWS && self.values + draft.unique.len() <= VALUES && self.bytes + bytes <= BYTES;
+        self.drafts.is_empty() || small
+    }
+
+    fn add(&mut self, draft: Draft) {
+        self.values += draft.unique.len();
+        self.bytes += draft.body.as_ref().map_or(0, |body| body.len());
+        self.drafts.push(draft);
+    }
+}
 
 impl Replication {
     /// Brings the rows that the node had before it was one of a cluster into the cluster, once it is ready. Then the cluster alone
@@ -24,10 +52,16 @@ impl Replication {
             return;
         }
         let all: Vec<_> = ENTITIES.iter().flat_map(|entity| rows.rows(entity.name)).collect();
-        for portion in all.chunks(PORTION) {
-            if self.bring(portion).await.is_err() {
+        let mut portion = Portion::default();
+        for row in &all {
+            let draft = records::draft(row);
+            if !portion.fits(&draft) && self.bring(std::mem::take(&mut portion)).await.is_err() {
                 return;
             }
+            portion.add(draft);
+        }
+        if self.bring(portion).await.is_err() {
+            return;
         }
         // What the cluster had already, or does not take, is not in effect as the node had it.
         let keys = all.iter().map(|row| records::key(row.schema, row.id)).collect();
@@ -43,13 +77,11 @@ impl Replication {
         self.adopting.store(false, Ordering::Release);
     }
 
-    async fn bring(&self, portion: &[&Arc<Row>]) -> Result<(), Ended> {
-        let mut new = Vec::with_capacity(portion.len());
-        for row in portion {
-            if self.handle.record(records::key(row.schema, row.id)).await?.is_none() {
-                new.push(Draft { expect: Some(Version::NONE), ..records::draft(row) });
-            }
-        }
+    async fn bring(&self, portion: Portion) -> Result<(), Ended> {
+        let keys = portion.drafts.iter().map(|draft| draft.key.clone()).collect();
+        let there = self.handle.records(keys).await?;
+        let new = portion.drafts.into_iter().zip(there).filter(|(_, there)| there.is_none());
+        let new: Vec<Draft> = new.map(|(draft, _)| Draft { expect: Some(Version::NONE), ..draft }).collect();
         if new.is_empty() || self.insist(&new).await?.is_ok() {
             return Ok(());
         }

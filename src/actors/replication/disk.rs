@@ -14,7 +14,8 @@ use super::commands::{Commands, is_command};
 use super::records;
 use crate::actors::catalog::Configuration;
 use crate::catalog::Edit;
-use crate::store::{Changes, Embedded, StoreError};
+use crate::store;
+use crate::store::{Embedded, StoreError};
 
 /// The store of the node and its configuration.
 pub struct Disk {
@@ -23,6 +24,20 @@ pub struct Disk {
     pub commands: Arc<Commands>,
     /// Becomes true when what was kept is in effect.
     pub begun: watch::Sender<bool>,
+}
+
+fn name(key: &Key) -> store::Name<'_> {
+    (&key.kind, &key.id)
+}
+
+impl store::Kept for Record {
+    fn name(&self) -> store::Name<'_> {
+        name(&self.key)
+    }
+
+    fn write(&self, bytes: &mut Vec<u8>) {
+        self.encode_into(bytes);
+    }
 }
 
 impl Disk {
@@ -52,29 +67,21 @@ impl Disk {
 #[async_trait]
 impl Storage for Disk {
     async fn load(&self) -> Result<Kept, String> {
-        let loaded = self.blocking(Embedded::load_records).await?;
-        let mut kept = Vec::with_capacity(loaded.records.len());
-        for bytes in &loaded.records {
-            match Record::decode(bytes) {
-                Ok(record) => kept.push(record),
+        let load = |store: &Embedded| {
+            let mut records = Vec::new();
+            let meta = store.load_records(|bytes| match Record::decode(bytes) {
+                Ok(record) => records.push(record),
                 Err(error) => tracing::warn!(%error, "a kept record is left out, this version cannot read it"),
-            }
-        }
-        let meta = if loaded.meta.is_empty() { Meta::default() } else { Meta::decode(&loaded.meta).map_err(|error| error.to_string())? };
-        Ok(Kept { records: kept, meta })
+            })?;
+            Ok((records, meta))
+        };
+        let (records, meta) = self.blocking(load).await?;
+        let meta = if meta.is_empty() { Meta::default() } else { Meta::decode(&meta).map_err(|error| error.to_string())? };
+        Ok(Kept { records, meta })
     }
 
     async fn commit(&self, changes: Commit) -> Result<(), String> {
-        let name = |key: &Key| (key.kind.to_string(), key.id.to_string());
-        self.blocking(move |store| {
-            let put = changes.put.iter().map(|record| {
-                let (kind, id) = name(&record.key);
-                (kind, id, record.encode())
-            });
-            let put = put.collect();
-            store.commit_records(&Changes { put, removed: changes.removed.iter().map(name).collect(), meta: changes.meta.encode() })
-        })
-        .await
+        self.blocking(move |store| store.commit_records(&changes.put, changes.removed.iter().map(name), &changes.meta.encode())).await
     }
 
     async fn apply(&self, changes: Vec<Change>) -> Vec<(Key, String)> {

@@ -1,12 +1,15 @@
 //! Rows as records of the cluster, and back. The body is the row's JSON text; a second line says when the row ends, if it does.
 
+use std::sync::Arc;
+
 use cluster::engine::{Draft, Unique};
 use cluster::id::Key;
-use cluster::record::Record;
+use cluster::record::{Body, Record};
 use schema::{EntitySchema, Object, Value};
 use sha2::{Digest, Sha256};
 use uuid::Uuid;
 
+use crate::catalog::text::some_fields;
 use crate::catalog::{Row, parents, unique_values};
 use crate::model;
 
@@ -36,7 +39,7 @@ pub fn named(key: &Key) -> Option<(&'static EntitySchema, Uuid)> {
 
 /// A row as it is written.
 pub fn draft(row: &Row) -> Draft {
-    let body = row.object();
+    let body = row.indexed();
     let unique = unique_values(row.schema, &body).into_iter().map(|(field, value)| Unique {
         field: format!("{}.{field}", row.schema.name).into(),
         value: if value.len() > LONGEST_VALUE { format!("{:x}", Hex(&Sha256::digest(value))).into() } else { value.into() },
@@ -44,7 +47,7 @@ pub fn draft(row: &Row) -> Draft {
     });
     let unique = unique.collect();
     let parents = parents(row.schema, &body).into_iter().map(|(entity, id)| Key::new(entity, id.to_string())).collect();
-    Draft { key: key(row.schema, row.id), parents, unique, body: Some(text(row).into_bytes().into()), expect: None }
+    Draft { key: key(row.schema, row.id), parents, unique, body: Some(body_of(row)), expect: None }
 }
 
 /// A deletion as it is written.
@@ -52,28 +55,29 @@ pub fn deletion(entity: &EntitySchema, id: Uuid) -> Draft {
     Draft { key: key(entity, id), parents: Vec::new(), unique: Vec::new(), body: None, expect: None }
 }
 
-fn text(row: &Row) -> String {
+/// The row's own text where that is the body.
+fn body_of(row: &Row) -> Body {
     match row.expires {
-        Some(end) => format!("{}\n{end}", row.text()),
-        None => row.text().to_owned(),
+        Some(end) => Body::from(format!("{}\n{end}", row.text()).into_bytes()),
+        None if row.shared_text().len() == row.text().len() => Arc::clone(row.shared_text()).into(),
+        None => Body::from(row.text().as_bytes()),
     }
 }
 
-/// The row of a record, without the names that another entity has the older claim to.
+/// The row of a record, which shares its text with it; without the names that another entity has the older claim to.
 pub fn row(record: &Record, lost: &[&str]) -> Result<Row, String> {
     let (schema, id) = named(&record.key).ok_or("this version has no such entity")?;
-    let body = record.body.as_deref().ok_or("it is deleted")?;
-    let body = std::str::from_utf8(body).map_err(|_| "it is not a text")?;
-    let (body, end) = match body.split_once('\n') {
+    let text = record.body.as_ref().ok_or("it is deleted")?.text().ok_or("it is not a text")?;
+    let (body, end) = match text.split_once('\n') {
         Some((body, end)) => (body, Some(end.parse().map_err(|_| "its end is not a time")?)),
-        None => (body, None),
+        None => (&**text, None),
     };
-    let mut object: Object = serde_json::from_str(body).map_err(|_| "it is not a JSON object")?;
+    let mut object: Object = some_fields(body, |name| name == "id" || !lost.is_empty()).ok_or("it is not a JSON object")?;
     if object.get("id").and_then(Value::as_str) != Some(&*record.key.id) {
         return Err("it does not carry its own id".to_owned());
     }
     if lost.is_empty() {
-        return Ok(Row::from_text(schema, id, body.into()).expiring(end));
+        return Ok(Row::beginning(schema, id, Arc::clone(text), body.len()).expiring(end));
     }
     for field in lost {
         object.insert((*field).to_owned(), Value::Null);
@@ -135,6 +139,18 @@ mod tests {
             let back = row(&record, &[]).expect("a row");
             assert_eq!((back.text(), back.expires, back.id), (there.text(), end, there.id));
             assert!(is_of(&there, &record));
+        }
+    }
+
+    #[test]
+    fn a_text_is_in_memory_once() {
+        let there = consumer("a".into());
+        let draft = draft(&there);
+        assert!(std::ptr::eq(draft.body.as_ref().expect("a body").as_ptr(), there.text().as_ptr()));
+        for end in [None, Some(99)] {
+            let record = record(&consumer("a".into()).expiring(end));
+            let back = row(&record, &[]).expect("a row");
+            assert!(std::ptr::eq(record.body.as_ref().expect("a body").as_ptr(), back.text().as_ptr()));
         }
     }
 

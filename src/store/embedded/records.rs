@@ -8,6 +8,8 @@ use crate::store::StoreError;
 
 /// (kind, id) to checksum and record.
 const RECORDS: TableDefinition<(&str, &str), &[u8]> = TableDefinition::new("records");
+/// Bytes of a checksum.
+const SUM: usize = 8;
 /// What is kept besides records, under `meta`.
 const MEMORY: TableDefinition<&str, &[u8]> = TableDefinition::new("memory");
 const META: &str = "meta";
@@ -16,20 +18,15 @@ const CLUSTERED: &str = "clustered";
 /// A fact of the file: how often the node has started.
 const GENERATION: &str = "generation";
 
-/// What the file holds of a cluster.
-#[derive(Default)]
-pub struct Records {
-    pub records: Vec<Vec<u8>>,
-    pub meta: Vec<u8>,
-}
+/// What a record is kept under: kind and id.
+pub type Name<'a> = (&'a str, &'a str);
 
-/// A durable step: all of it or nothing.
-#[derive(Default)]
-pub struct Changes {
-    /// Kind, id, record.
-    pub put: Vec<(String, String, Vec<u8>)>,
-    pub removed: Vec<(String, String)>,
-    pub meta: Vec<u8>,
+/// A record to keep.
+pub trait Kept {
+    fn name(&self) -> Name<'_>;
+
+    /// Puts its bytes behind what is there.
+    fn write(&self, bytes: &mut Vec<u8>);
 }
 
 impl Embedded {
@@ -57,42 +54,48 @@ impl Embedded {
         })
     }
 
-    /// All records, once, at the start.
-    pub fn load_records(&self) -> Result<Records, StoreError> {
+    /// Gives all records one after the other, at the start; answers what is kept besides.
+    pub fn load_records(&self, mut take: impl FnMut(&[u8])) -> Result<Vec<u8>, StoreError> {
         self.with(|database| {
             let read = database.begin_read()?;
-            let mut loaded = Records::default();
             match read.open_table(RECORDS) {
-                Err(TableError::TableDoesNotExist(_)) => return Ok(loaded),
+                Err(TableError::TableDoesNotExist(_)) => return Ok(Vec::new()),
                 Err(error) => return Err(error.into()),
                 Ok(records) => {
                     for entry in records.iter()? {
                         let (key, value) = entry?;
-                        let (kind, id) = key.value();
-                        loaded.records.push(unwrap(kind, id, value.value())?);
+                        take(unwrap(key.value(), value.value())?);
                     }
                 }
             }
-            loaded.meta = read.open_table(MEMORY)?.get(META)?.map_or_else(Vec::new, |meta| meta.value().to_vec());
-            Ok(loaded)
+            Ok(read.open_table(MEMORY)?.get(META)?.map_or_else(Vec::new, |meta| meta.value().to_vec()))
         })
     }
 
-    /// Makes changes of records durable.
-    pub fn commit_records(&self, changes: &Changes) -> Result<(), StoreError> {
+    /// Makes records durable, takes others out, and keeps what is to be kept besides: all of it or nothing.
+    pub fn commit_records<'a>(
+        &self,
+        put: &[impl Kept],
+        removed: impl IntoIterator<Item = Name<'a>>,
+        meta: &[u8],
+    ) -> Result<(), StoreError> {
         self.write(|database| {
             let write = database.begin_write()?;
             {
                 let mut records = write.open_table(RECORDS)?;
-                for (kind, id, record) in &changes.put {
-                    let mut bytes = sum(kind, id, record).to_le_bytes().to_vec();
-                    bytes.extend_from_slice(record);
-                    records.insert((kind.as_str(), id.as_str()), bytes.as_slice())?;
+                let mut bytes = Vec::new();
+                for record in put {
+                    bytes.clear();
+                    bytes.extend([0; SUM]);
+                    record.write(&mut bytes);
+                    let (place, written) = bytes.split_at_mut(SUM);
+                    place.copy_from_slice(&sum(record.name(), written).to_le_bytes());
+                    records.insert(record.name(), bytes.as_slice())?;
                 }
-                for (kind, id) in &changes.removed {
-                    records.remove((kind.as_str(), id.as_str()))?;
+                for name in removed {
+                    records.remove(name)?;
                 }
-                write.open_table(MEMORY)?.insert(META, changes.meta.as_slice())?;
+                write.open_table(MEMORY)?.insert(META, meta)?;
             }
             Ok(write.commit()?)
         })
@@ -114,39 +117,53 @@ impl Embedded {
     }
 }
 
-fn sum(kind: &str, id: &str, record: &[u8]) -> u64 {
+fn sum((kind, id): Name<'_>, record: &[u8]) -> u64 {
     checksum(kind, 0, id.as_bytes(), record)
 }
 
-fn unwrap(kind: &str, id: &str, bytes: &[u8]) -> Result<Vec<u8>, Failure> {
-    let damaged = || Failure::Damaged(format!("the record of {kind} {id} does not match its checksum"));
-    let (stated, record) = bytes.split_first_chunk::<8>().ok_or_else(damaged)?;
-    if sum(kind, id, record) != u64::from_le_bytes(*stated) {
+fn unwrap<'a>(name: Name<'_>, bytes: &'a [u8]) -> Result<&'a [u8], Failure> {
+    let damaged = || Failure::Damaged(format!("the record of {} {} does not match its checksum", name.0, name.1));
+    let (stated, record) = bytes.split_first_chunk::<SUM>().ok_or_else(damaged)?;
+    if sum(name, record) != u64::from_le_bytes(*stated) {
         return Err(damaged());
     }
-    Ok(record.to_vec())
+    Ok(record)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    struct Service(&'static str);
+
+    impl Kept for Service {
+        fn name(&self) -> Name<'_> {
+            ("services", self.0)
+        }
+
+        fn write(&self, bytes: &mut Vec<u8>) {
+            bytes.extend(self.0.as_bytes());
+        }
+    }
+
+    fn loaded(store: &Embedded) -> (Vec<Vec<u8>>, Vec<u8>) {
+        let mut records = Vec::new();
+        let meta = store.load_records(|record| records.push(record.to_vec())).expect("records");
+        (records, meta)
+    }
+
     #[test]
     fn records_and_what_is_kept_beside_them_survive() {
         let directory = tempfile::tempdir().expect("a directory");
         let store = Embedded::open(directory.path()).expect("a new store");
-        assert!(store.load_records().expect("none").records.is_empty());
-        let put = |id: &str| ("services".to_owned(), id.to_owned(), id.as_bytes().to_vec());
-        let changes = Changes { put: vec![put("a"), put("b")], meta: vec![7], ..Changes::default() };
-        store.commit_records(&changes).expect("a commit");
-        let removed = vec![("services".to_owned(), "a".to_owned())];
-        store.commit_records(&Changes { removed, meta: vec![8], ..Changes::default() }).expect("a commit");
+        assert_eq!(loaded(&store), (vec![], vec![]));
+        store.commit_records(&[Service("a"), Service("b")], [], &[7]).expect("a commit");
+        store.commit_records(&[] as &[Service], [("services", "a")], &[8]).expect("a commit");
         assert_eq!(store.next_generation().expect("a number"), 1);
         store.become_clustered().expect("a commit");
         drop(store);
         let store = Embedded::open(directory.path()).expect("the store");
-        let loaded = store.load_records().expect("records");
-        assert_eq!((loaded.records, loaded.meta), (vec![b"b".to_vec()], vec![8]));
+        assert_eq!(loaded(&store), (vec![b"b".to_vec()], vec![8]));
         assert_eq!(store.next_generation().expect("a number"), 2);
         assert!(matches!(store.not_clustered(), Err(StoreError::OfACluster { .. })));
     }

@@ -132,7 +132,7 @@ fn reason(conflict: &Conflict) -> &'static str {
 
 /// The text of a body, and when the row ends, in milliseconds since the epoch.
 fn parts(record: &Record) -> Option<(&str, Option<u64>)> {
-    let body = std::str::from_utf8(record.body.as_deref()?).ok()?;
+    let body = record.body.as_ref()?.text()?;
     Some(match body.split_once('\n') {
         Some((body, end)) => (body, end.parse().ok()),
         None => (body, None),
