@@ -118,7 +118,7 @@ impl Draft<'_> {
         let names = self.asked_snis(entity, Some(existing.id), &input)?;
         let extras = Extras::take(entity, &mut input);
         let body = extras.check(validate::update(entity, input, &existing.object(), self.context))?;
-        self.finish(entity, existing.id, body, extras.end(existing.expires), names)
+        self.finish(entity, existing.id, body, extras.end(existing.expires()), names)
     }
 
     /// Puts a validated row in place, with the SNIs that a certificate asks for.

@@ -1,5 +1,6 @@
 //! One row of an entity.
 
+use std::num::NonZero;
 use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -13,15 +14,18 @@ use crate::model::WORKSPACE_ID;
 
 /// A row. The body is JSON text, which is small to keep, ready to be served, and what disk and peers hold too: a node of a cluster
 /// has it once, for the row and for the record. The typed struct is made when it is first asked for.
+///
+/// What a look-up by id reads comes first, so that it is one line of memory together with the counts of the `Arc` around it.
+#[repr(C)]
 pub struct Row {
-    pub schema: &'static EntitySchema,
+    typed: OnceLock<Typed>,
     pub id: Uuid,
     /// When the row is gone, in milliseconds since the epoch; only rows of entities with `ttl` have it.
-    pub expires: Option<u64>,
+    end: Option<NonZero<u64>>,
     /// The body is so much of the text as `length` says.
     text: Arc<str>,
     length: usize,
-    typed: OnceLock<Typed>,
+    pub schema: &'static EntitySchema,
     logged: OnceLock<Box<RawValue>>,
 }
 
@@ -42,23 +46,28 @@ impl Row {
     /// When it does not end between two characters.
     pub fn beginning(schema: &'static EntitySchema, id: Uuid, text: Arc<str>, length: usize) -> Self {
         assert!(text.is_char_boundary(length), "a body ends between two characters");
-        Self { schema, id, expires: None, text, length, typed: OnceLock::new(), logged: OnceLock::new() }
+        Self { schema, id, end: None, text, length, typed: OnceLock::new(), logged: OnceLock::new() }
     }
 
     /// The row with a time at which it is gone, in milliseconds since the epoch.
     pub fn expiring(mut self, at: Option<u64>) -> Self {
-        self.expires = at;
+        self.end = at.map(|at| NonZero::new(at).unwrap_or(NonZero::<u64>::MIN));
         self
+    }
+
+    /// When the row is gone, in milliseconds since the epoch.
+    pub fn expires(&self) -> Option<u64> {
+        self.end.map(NonZero::get)
     }
 
     /// Whether the row's time is over. Only rows with a time ask the clock.
     pub fn expired(&self) -> bool {
-        self.expires.is_some_and(|at| at <= now())
+        self.expires().is_some_and(|at| at <= now())
     }
 
     /// Whole seconds that the row has left, rounded up; `None` for a row without an end.
     pub fn ttl(&self) -> Option<u64> {
-        self.expires.map(|at| at.saturating_sub(now()).div_ceil(1000))
+        self.expires().map(|at| at.saturating_sub(now()).div_ceil(1000))
     }
 
     /// The body as JSON text, all fields present.
@@ -94,7 +103,7 @@ impl Row {
 
     /// Whether another row says the very same.
     pub fn says_the_same(&self, other: &Self) -> bool {
-        self.text() == other.text() && self.expires == other.expires
+        self.text() == other.text() && self.end == other.end
     }
 
     /// Whether the body fits its entity's struct. What is asked of many rows at once: the struct is not kept.

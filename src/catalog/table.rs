@@ -135,7 +135,7 @@ impl Table {
             let tag = self.known_tag(tag);
             self.tags.insert((tag, row.id));
         }
-        if let Some(end) = row.expires {
+        if let Some(end) = row.expires() {
             self.ends.insert((end, row.id));
         }
         self.by_id.insert(&row.id, row.clone());
@@ -194,7 +194,7 @@ impl Table {
         for tag in fields.tags() {
             self.tags.remove(&(tag.into(), *id));
         }
-        if let Some(end) = row.expires {
+        if let Some(end) = row.expires() {
             self.ends.remove(&(end, *id));
         }
         drop(fields);

@@ -207,7 +207,7 @@ fn commit(database: &Database, edits: &[Edit]) -> Result<(), Failure> {
 
 /// A row in its envelope: checksum, end (0 for none), text.
 fn wrap(row: &Row) -> Vec<u8> {
-    let end = row.expires.unwrap_or(0).to_le_bytes();
+    let end = row.expires().unwrap_or(0).to_le_bytes();
     let mut out = Vec::with_capacity(ENVELOPE + row.text().len());
     out.extend(checksum(row.schema.name, row.id.as_u128(), &end, row.text().as_bytes()).to_le_bytes());
     out.extend(end);

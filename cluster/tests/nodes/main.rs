@@ -235,7 +235,7 @@ async fn a_seed_that_tells_a_wrong_address_is_dialed_where_it_was_found() {
     cloud.add().await;
     cloud.until_live(0, 1).await;
     cloud.until_live(1, 1).await;
-    cloud.nodes[0].handle.ready().await.expect("it runs");
+    cloud.nodes[1].handle.ready().await.expect("it runs");
     cloud.nodes[1].handle.write(vec![draft("1", "{}")], Concern::All, PATIENCE).await.expect("a write");
     let found = cloud.nodes[seed].seed_address();
     let told = troubles(&cloud, seed).await;

@@ -57,7 +57,7 @@ pub fn deletion(entity: &EntitySchema, id: Uuid) -> Draft {
 
 /// The row's own text where that is the body.
 fn body_of(row: &Row) -> Body {
-    match row.expires {
+    match row.expires() {
         Some(end) => Body::from(format!("{}\n{end}", row.text()).into_bytes()),
         None if row.shared_text().len() == row.text().len() => Arc::clone(row.shared_text()).into(),
         None => Body::from(row.text().as_bytes()),
@@ -88,7 +88,7 @@ pub fn row(record: &Record, lost: &[&str]) -> Result<Row, String> {
 /// Whether a row that is in effect was made of this record.
 pub fn is_of(present: &Row, record: &Record) -> bool {
     let Ok(made) = row(record, &[]) else { return false };
-    if present.expires != made.expires {
+    if present.expires() != made.expires() {
         return false;
     }
     if present.text() == made.text() {
@@ -137,7 +137,7 @@ mod tests {
             let there = consumer("a".into()).expiring(end);
             let record = record(&there);
             let back = row(&record, &[]).expect("a row");
-            assert_eq!((back.text(), back.expires, back.id), (there.text(), end, there.id));
+            assert_eq!((back.text(), back.expires(), back.id), (there.text(), end, there.id));
             assert!(is_of(&there, &record));
         }
     }

@@ -47,7 +47,7 @@ fn rows_survive() {
     let store = Embedded::open(prefix.path()).unwrap();
     assert_eq!(ids(&store), [2, 9]);
     let rows = store.load().unwrap().rows;
-    assert_eq!(rows.iter().find(|row| row.id.as_u128() == 9).unwrap().expires, Some(77));
+    assert_eq!(rows.iter().find(|row| row.id.as_u128() == 9).unwrap().expires(), Some(77));
     assert_eq!(rows.iter().find(|row| row.id.as_u128() == 2).unwrap().text(), consumer(2).text());
 }
 

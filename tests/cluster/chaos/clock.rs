@@ -64,12 +64,13 @@ fn a_node_whose_clock_is_off_refuses_writes_and_goes_on_serving() {
         let shown = metric(off, "troop_cluster_clock_offset_seconds");
         assert!(shown.abs() > 1.0, "{shown}");
         // The others write, and it takes what they write.
-        for node in [a, b] {
-            assert_eq!(write(node, &format!("others{offset}")).status, 200);
+        for (node, name) in [(a, "a"), (b, "b")] {
+            assert_eq!(write(node, &format!("{name}{offset}")).status, 200);
         }
-        wait_for("it hears them", || {
-            off.admin_answer("GET", &format!("/consumers/others{offset}"), &serde_json::Value::Null).status == 200
-        });
+        for name in ["a", "b"] {
+            let path = format!("/consumers/{name}{offset}");
+            wait_for("it hears them", || off.admin_answer("GET", &path, &serde_json::Value::Null).status == 200);
+        }
         set("+0");
         let begin = std::time::Instant::now();
         wait_for("it takes writes again", || write(off, &format!("again{offset}")).status == 200);
