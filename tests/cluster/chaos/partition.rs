@@ -1,5 +1,6 @@
 //! Partitions of a real network: nodes in network namespaces, with a bridge between them. Needs root.
-//! `CLUSTER_PARTITION_SECONDS=300 CLUSTER_PARTITION_WRITES=1000` makes it as long and as busy as what is promised.
+//! `CLUSTER_PARTITION_SECONDS=300 CLUSTER_PARTITION_WRITES=1000` makes it as long and as busy as what is promised,
+//! with `cargo test`: nextest ends a test after five minutes.
 
 use std::fs::File;
 use std::net::SocketAddr;
