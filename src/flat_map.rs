@@ -65,18 +65,27 @@ impl<V> FlatMap<V> {
     where
         V: Keyed<K>,
     {
-        if self.len == 0 {
-            return None;
-        }
-        let hash = hash(key);
-        let part = &self.parts[self.part(hash)];
-        let found = find(part, hash, |value| value.has_key(key)).ok()?;
-        part[found].value.as_ref()
+        let (part, slot) = self.place(key)?;
+        self.parts[part][slot].value.as_ref()
     }
 
     /// All values, in no order.
     pub fn values(&self) -> impl Iterator<Item = &V> {
         self.parts.iter().flat_map(|part| part.iter()).filter_map(|slot| slot.value.as_ref())
+    }
+
+    /// Part and slot of the value whose key this is.
+    fn place<K: Hash + ?Sized>(&self, key: &K) -> Option<(usize, usize)>
+    where
+        V: Keyed<K>,
+    {
+        if self.len == 0 {
+            return None;
+        }
+        let hash = hash(key);
+        let part = self.part(hash);
+        let slot = find(&self.parts[part], hash, |value| value.has_key(key)).ok()?;
+        Some((part, slot))
     }
 
     /// The place of the part in which values with this hash are: its upper half decides, the lower one within the part.
@@ -95,13 +104,8 @@ impl<V: Clone> FlatMap<V> {
     where
         V: Keyed<K>,
     {
-        if self.len == 0 {
-            return None;
-        }
-        let hash = hash(key);
-        let at = self.part(hash);
-        let found = find(&self.parts[at], hash, |value| value.has_key(key)).ok()?;
-        self.part_mut(at)[found].value.as_mut()
+        let (part, slot) = self.place(key)?;
+        self.part_mut(part)[slot].value.as_mut()
     }
 
     /// Puts a value under its key, and gives back what was there.
@@ -134,15 +138,10 @@ impl<V: Clone> FlatMap<V> {
     where
         V: Keyed<K>,
     {
-        if self.len == 0 {
-            return None;
-        }
-        let hash = hash(key);
-        let at = self.part(hash);
-        let found = find(&self.parts[at], hash, |value| value.has_key(key)).ok()?;
-        let part = self.part_mut(at);
-        let removed = part[found].value.take();
-        close_gap(part, found);
+        let (part, slot) = self.place(key)?;
+        let part = self.part_mut(part);
+        let removed = part[slot].value.take();
+        close_gap(part, slot);
         self.len -= 1;
         if self.len == 0 {
             *self = Self::default();

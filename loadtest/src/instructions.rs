@@ -83,7 +83,9 @@ pub async fn run(place: &Place, binary: PathBuf, profile: &str, of: &[String], w
         Then::Say => Ok(()),
         Then::Write => write(&committed(), profile, &counts),
         Then::Check => {
-            ensure!(more.is_none_or(|more| more.abs() <= CLUSTERED), "a node of a cluster takes another number of instructions");
+            if let Some(more) = more {
+                ensure!(more.abs() <= CLUSTERED, "a node of a cluster takes {:+.1} % instructions a request", more * 100.0);
+            }
             check(&before, &counts)
         }
     }

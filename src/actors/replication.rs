@@ -156,8 +156,8 @@ impl Replication {
         }
     }
 
-    /// Takes out what is over: windows of limits, marks without a target, and rows, which the live node with the smallest id deletes for all of them; the
-    /// others do when it does not.
+    /// Takes out what is over: windows of limits; and rows, and marks without a target, which the live node with the smallest id
+    /// deletes for all of them; the others do when it does not.
     async fn sweep(self: Arc<Self>) {
         let mut tick = interval(SWEEP);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -167,13 +167,14 @@ impl Replication {
             self.limits.sweep();
             let Ok(overview) = self.handle.status().await else { return };
             let before = overview.alive.keys().filter(|node| **node < self.node()).count() as u64;
-            self.sweep_rows(before).await;
+            let until = row::now().saturating_sub(GRACE + before * TURN);
+            self.sweep_rows(until).await;
             if self.is_ready() {
                 let orphans = async {
                     if !std::mem::replace(&mut recalled, true) {
                         self.recall_orphans().await?;
                     }
-                    self.sweep_orphans(before).await
+                    self.sweep_orphans(until).await
                 };
                 if orphans.await.is_err() {
                     return;
@@ -182,23 +183,27 @@ impl Replication {
         }
     }
 
-    /// Deletes rows whose time is over, at the turn of this node: `before` live nodes come before it.
-    async fn sweep_rows(&self, before: u64) {
+    /// Deletes rows whose time was over then.
+    async fn sweep_rows(&self, until: u64) {
         let catalog = self.configuration.catalog();
-        let until = row::now().saturating_sub(GRACE + before * TURN);
         let mut gone: Vec<Draft> = Vec::new();
         for (entity, id) in catalog.ended(until).into_iter().take(PORTION) {
-            let mut draft = records::deletion(entity, id);
+            let mut draft = records::deletion(records::key(entity, id));
             // One that was given more time meanwhile is left.
             if let Ok(version) = self.version(&draft.key, catalog.kept(entity.name, &id)).await {
                 draft.expect = Some(version);
                 gone.push(draft);
             }
         }
+        self.delete(gone, "rows whose time is over").await;
+    }
+
+    /// Deletes what is over, or leaves it to the next turn.
+    async fn delete(&self, gone: Vec<Draft>, what: &str) {
         if !gone.is_empty()
             && let Err(error) = self.handle.write(gone, Concern::None, Duration::ZERO).await
         {
-            tracing::warn!(%error, "rows whose time is over are not deleted yet");
+            tracing::warn!(%error, "{what} are not deleted yet");
         }
     }
 

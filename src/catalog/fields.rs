@@ -5,10 +5,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use schema::{EntitySchema, Value};
-use serde::Deserialize;
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
+use super::text::Name;
 use super::{Row, table};
 use crate::flat_map::Keyed;
 
@@ -16,15 +16,6 @@ use crate::flat_map::Keyed;
 pub(super) struct Fields<'a> {
     text: &'a str,
     by_name: BTreeMap<Name<'a>, &'a RawValue>,
-}
-
-#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
-
-impl std::borrow::Borrow<str> for Name<'_> {
-    fn borrow(&self) -> &str {
-        &self.0
-    }
 }
 
 /// A row by one of its values, which is read where the row's text has it.

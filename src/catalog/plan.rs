@@ -284,7 +284,7 @@ impl Draft<'_> {
             self.check_unique(row.schema, row.id, &row.indexed())?;
             self.put(row.clone());
         }
-        rows.iter().try_for_each(|row| self.check_parents(row.schema, &row.indexed()))
+        rows.iter().filter(|row| row.has_parents()).try_for_each(|row| self.check_parents(row.schema, &row.indexed()))
     }
 
     /// Makes the catalog hold these rows and no others. Rows that are there in the same form stay.

@@ -93,12 +93,14 @@ impl Row {
         some_fields(self.text(), wanted).expect("a row's body was written by this program")
     }
 
+    /// Whether rows of the entity may refer to others.
+    pub fn has_parents(&self) -> bool {
+        self.schema.record.foreign_keys().next().is_some()
+    }
+
     /// The rows that this one's foreign keys name: entity and id.
     pub fn parents(&self) -> Vec<(&'static str, Uuid)> {
-        if self.schema.record.foreign_keys().next().is_none() {
-            return Vec::new();
-        }
-        parents(self.schema, &self.indexed())
+        if self.has_parents() { parents(self.schema, &self.indexed()) } else { Vec::new() }
     }
 
     /// Whether another row says the very same.

@@ -1,6 +1,6 @@
 //! The text of a row: a part of its fields, without making values of the rest.
 
-use std::borrow::Cow;
+use std::borrow::{Borrow, Cow};
 use std::fmt;
 
 use schema::Object;
@@ -15,8 +15,15 @@ pub fn some_fields(text: &str, wanted: impl Fn(&str) -> bool) -> Option<Object> 
     Some(fields)
 }
 
-#[derive(Deserialize)]
-struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+/// The name of a field, however it is written.
+#[derive(Deserialize, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Name<'a>(#[serde(borrow)] Cow<'a, str>);
+
+impl Borrow<str> for Name<'_> {
+    fn borrow(&self) -> &str {
+        &self.0
+    }
+}
 
 struct Fields<F>(F);
 

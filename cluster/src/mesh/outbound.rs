@@ -10,7 +10,7 @@ use std::time::Duration;
 use rand::RngExt;
 use tokio::io::{AsyncWriteExt, BufReader, BufWriter};
 use tokio::sync::{Notify, mpsc};
-use tokio::time::{MissedTickBehavior, interval, timeout};
+use tokio::time::{Interval, MissedTickBehavior, interval, timeout};
 
 use super::frame::{self, Frame, FrameError};
 use super::inbound::{source_of, take};
@@ -155,8 +155,7 @@ async fn borrow(
     waiting: &AtomicUsize,
 ) -> Option<Box<dyn Stream>> {
     let write = async {
-        let mut pings = interval(PING_EVERY);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pings = pings();
         loop {
             tokio::select! {
                 biased;
@@ -187,6 +186,13 @@ async fn borrow(
     }
 }
 
+/// When a ping is due.
+fn pings() -> Interval {
+    let mut pings = interval(PING_EVERY);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings
+}
+
 /// Sends what waits, and pings, until the connection ends or the other side is silent.
 async fn speak(shared: &Shared, node: NodeId, stream: Box<dyn Stream>, queue: &mut Queue, waiting: &AtomicUsize) -> Result<(), FrameError> {
     let (reader, writer) = tokio::io::split(stream);
@@ -194,8 +200,7 @@ async fn speak(shared: &Shared, node: NodeId, stream: Box<dyn Stream>, queue: &m
     let mut reader = BufReader::new(reader);
     let (answers, mut answered) = mpsc::channel::<Vec<u8>>(MAX_LENT);
     let write = async {
-        let mut pings = interval(PING_EVERY);
-        pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut pings = pings();
         loop {
             tokio::select! {
                 biased;

@@ -2,17 +2,14 @@
 //! which had not heard of that, is left over. The live node with the smallest id deletes it for all of them, as it does with rows
 //! whose time is over; the others do when it does not.
 
-use std::time::Duration;
-
 use cluster::Ended;
-use cluster::engine::{Concern, Draft};
+use cluster::engine::Draft;
 use cluster::id::Key;
 use uuid::Uuid;
 
 use super::commands::MARKS;
 use super::tell::marks_of;
-use super::{GRACE, PORTION, Replication, TURN};
-use crate::catalog::row;
+use super::{PORTION, Replication, records};
 
 /// A target that is not even known to be deleted may be about to come for so long after its mark was set. Milliseconds.
 const LATE: u64 = 3_600_000;
@@ -26,9 +23,8 @@ impl Replication {
         Ok(())
     }
 
-    /// Deletes those whose target was deleted long enough ago, at the turn of this node: `before` live nodes come before it.
-    pub(super) async fn sweep_orphans(&self, before: u64) -> Result<(), Ended> {
-        let until = row::now().saturating_sub(GRACE + before * TURN);
+    /// Deletes those whose target was deleted until then.
+    pub(super) async fn sweep_orphans(&self, until: u64) -> Result<(), Ended> {
         let mut gone = Vec::new();
         for target in self.commands.doubtful().into_iter().take(PORTION) {
             let Some(marks) = self.handle.record(marks_of(target)).await?.filter(|marks| marks.is_alive()) else {
@@ -40,15 +36,10 @@ impl Replication {
                 None => marks.version.stamp.millis().saturating_add(LATE) <= until,
             };
             if over {
-                let key = marks.key.clone();
-                gone.push(Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: Some(marks.version) });
+                gone.push(Draft { expect: Some(marks.version), ..records::deletion(marks.key.clone()) });
             }
         }
-        if !gone.is_empty()
-            && let Err(error) = self.handle.write(gone, Concern::None, Duration::ZERO).await
-        {
-            tracing::warn!(%error, "marks of targets that are gone are not deleted yet");
-        }
+        self.delete(gone, "marks of targets that are gone").await;
         Ok(())
     }
 }

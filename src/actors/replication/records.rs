@@ -51,8 +51,8 @@ pub fn draft(row: &Row) -> Draft {
 }
 
 /// A deletion as it is written.
-pub fn deletion(entity: &EntitySchema, id: Uuid) -> Draft {
-    Draft { key: key(entity, id), parents: Vec::new(), unique: Vec::new(), body: None, expect: None }
+pub fn deletion(key: Key) -> Draft {
+    Draft { key, parents: Vec::new(), unique: Vec::new(), body: None, expect: None }
 }
 
 /// The row's own text where that is the body.

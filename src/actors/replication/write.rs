@@ -112,7 +112,7 @@ impl Replication {
         for edit in plan.edits.iter().rev().filter(|edit| seen.insert((edit.entity().name, edit.id()))) {
             let mut draft = match edit {
                 Edit::Put(row) => records::draft(row),
-                Edit::Remove(entity, id) => records::deletion(entity, *id),
+                Edit::Remove(entity, id) => records::deletion(records::key(entity, *id)),
             };
             draft.expect = Some(self.version(&draft.key, catalog.kept(edit.entity().name, &edit.id())).await?);
             drafts.push(draft);
@@ -125,7 +125,7 @@ impl Replication {
                 Edit::Put(row) => {
                     for holder in catalog.expired_holders(row) {
                         if seen.insert((holder.schema.name, holder.id)) {
-                            let mut draft = records::deletion(holder.schema, holder.id);
+                            let mut draft = records::deletion(records::key(holder.schema, holder.id));
                             draft.expect = Some(self.version(&draft.key, Some(&holder)).await?);
                             gone.push(draft);
                         }
