@@ -8,7 +8,7 @@
 //! chance (the main thread gathers entropy for hundreds of millions of instructions); it is shown, and the CPU of a request that
 //! scenarios measure is that of all threads.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
@@ -37,8 +37,8 @@ const CLUSTERED: f64 = 0.02;
 const IN_A_CLUSTER: &str = "plain";
 /// Part of the names of functions that the worker's thread alone goes through.
 const SERVING: &str = "proxy::server::http1";
-/// The main thread's number.
-const MAIN: &str = "01";
+/// How the name of the main thread's file ends.
+const MAIN: &str = "-01";
 /// Sent before anything counts, in both runs.
 const WARM_UP: usize = 50;
 /// From one request to the next where a scenario has many: a prime, so that all come, in an order without a neighbourhood.
@@ -131,30 +131,15 @@ async fn count(place: &Place, binary: &Path, scenario: &Scenario, store: Store, 
     let n = ways.requests;
     let once = total(place, binary, scenario, store, n, Ways { keep: None, ..ways }).await?;
     let twice = total(place, binary, scenario, store, 2 * n, ways).await?;
-    let threads: BTreeSet<&String> = once.keys().chain(twice.keys()).collect();
-    let each = |of: fn(&Events) -> u64| {
-        let in_run = |run: &BTreeMap<String, Events>, thread: &str| run.get(thread).map_or(0.0, |events| of(events) as f64);
-        let difference = |thread: &&String| (in_run(&twice, thread) - in_run(&once, thread)) / n as f64;
-        threads.iter().map(difference).collect::<Vec<_>>()
-    };
-    let instructions = each(|events| events.instructions);
-    let serves = |thread: &&String| [&once, &twice].iter().all(|run| run.get(*thread).is_some_and(|events| events.serves));
-    let worker = threads.iter().position(serves).context("no thread has read a request, or the program has no symbols")?;
-    ensure!(instructions[worker] > 0.0, "more requests took fewer instructions: {once:?} and {twice:?}");
-    let others = instructions.iter().sum::<f64>() - instructions[worker];
-    let misses = [each(|events| events.misses[0])[worker], each(|events| events.misses[1])[worker]];
-    Ok(Counts { worker: instructions[worker], others, misses })
+    let each = |of: fn(&Run) -> u64| (of(&twice) as f64 - of(&once) as f64) / n as f64;
+    let worker = each(|run| run.worker.instructions);
+    ensure!(worker > 0.0, "more requests took fewer instructions: {once:?} and {twice:?}");
+    let misses = [each(|run| run.worker.misses[0]), each(|run| run.worker.misses[1])];
+    Ok(Counts { worker, others: each(|run| run.others), misses })
 }
 
-/// What each thread but the main one did in a whole run with `n` requests.
-async fn total(
-    place: &Place,
-    binary: &Path,
-    scenario: &Scenario,
-    store: Store,
-    n: usize,
-    ways: Ways<'_>,
-) -> Result<BTreeMap<String, Events>> {
+/// What a whole run with `n` requests took.
+async fn total(place: &Place, binary: &Path, scenario: &Scenario, store: Store, n: usize, ways: Ways<'_>) -> Result<Run> {
     let valgrind = program("valgrind").context("valgrind is needed: apt-get install valgrind")?;
     let kept = ways.keep.map(|folder| folder.join(format!("callgrind.{}.out", scenario.name)));
     let out = kept.unwrap_or_else(|| place.directory.path().join("callgrind.out"));
@@ -183,16 +168,13 @@ async fn total(
         _ => bail!("{} asks otherwise than by requests over HTTP/1.1 on one connection", scenario.name),
     }
     troop.running.service.context("it was started here")?.stop().await?;
-    let threads = by_thread(&out)?;
-    ensure!(!threads.is_empty(), "callgrind wrote no {}-*", out.display());
-    let mut counts = BTreeMap::new();
-    for file in threads {
-        let thread = file.to_string_lossy().rsplit('-').next().unwrap_or_default().to_owned();
-        if thread != MAIN {
-            counts.insert(thread, events(&std::fs::read_to_string(file)?));
-        }
+    let files = by_thread(&out)?;
+    ensure!(!files.is_empty(), "callgrind wrote no {}-*", out.display());
+    let mut threads = Vec::new();
+    for file in files.iter().filter(|file| !file.to_string_lossy().ends_with(MAIN)) {
+        threads.push(events(&std::fs::read_to_string(file)?));
     }
-    Ok(counts)
+    Run::of(&threads).context("no thread has read a request, or the program has no symbols")
 }
 
 /// Sends the requests that warm up, and `n` more.
@@ -228,6 +210,24 @@ struct Events {
     misses: [u64; 2],
     /// Whether requests were read in it.
     serves: bool,
+}
+
+/// What the threads of a process did, but for the main one. They have no names that hold from one process to the next: callgrind
+/// numbers them in the order in which they start.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Run {
+    worker: Events,
+    /// Instructions of all others.
+    others: u64,
+}
+
+impl Run {
+    /// The worker is the thread that reads requests.
+    fn of(threads: &[Events]) -> Option<Self> {
+        let worker = threads.iter().filter(|thread| thread.serves).max_by_key(|thread| thread.instructions)?;
+        let all: u64 = threads.iter().map(|thread| thread.instructions).sum();
+        Some(Self { worker: *worker, others: all - worker.instructions })
+    }
 }
 
 /// The totals in callgrind's output. A thread that did nothing has none.
@@ -297,6 +297,14 @@ mod tests {
         let cached = "events: Ir Dr Dw I1mr D1mr D1mw ILmr DLmr DLmw\nsummary: 77 9 9 1 2 3 1 4 5\n";
         assert_eq!(events(cached), Events { instructions: 77, misses: [5, 9], serves: false });
         assert_eq!(events("events: Ir\n"), Events::default());
+    }
+
+    #[test]
+    fn the_worker_is_the_thread_that_reads_requests() {
+        let thread = |instructions, serves| Events { instructions, serves, ..Events::default() };
+        let run = Run::of(&[thread(900, false), thread(1, true), thread(50, true)]);
+        assert_eq!(run, Some(Run { worker: thread(50, true), others: 901 }));
+        assert_eq!(Run::of(&[thread(900, false)]), None);
     }
 
     #[test]
