@@ -24,9 +24,10 @@ pub struct Headers {
 #[inline]
 fn mark(name: &[u8]) -> u64 {
     let [first, .., last] = name else { return 1 };
-    // the letters that names begin and end with, without their case
+    // the letters that names begin and end with, without their case; weighed so that names which are often asked for share no
+    // bit with ones that are often there
     let (first, last) = (usize::from(*first | 0x20), usize::from(*last | 0x20));
-    1 << ((name.len() + 7 * first + 3 * last) % 64)
+    1 << ((name.len() + 47 * first + 63 * last) % 64)
 }
 
 /// `name: value` and the end of the line, from `start` on.
@@ -110,7 +111,7 @@ impl Headers {
     }
 
     /// Writes the fields for which `keep(name, value)` holds as they are sent; what stands together is written at once.
-    pub fn write(&self, out: &mut Vec<u8>, mut keep: impl FnMut(&[u8], &[u8]) -> bool) {
+    pub fn write<'a>(&'a self, out: &mut Vec<u8>, mut keep: impl FnMut(&'a [u8], &'a [u8]) -> bool) {
         let (mut start, mut end) = (0, 0);
         for field in &self.fields {
             if !keep(field.name(&self.bytes), field.value(&self.bytes)) {
@@ -188,16 +189,20 @@ impl Headers {
         if known == self.marks { self.put(field) } else { self.fields.push(field) }
     }
 
-    /// Adds to the end of the value of the first field of that name; the others of that name go.
-    pub fn extend(&mut self, name: &str, more: &[u8]) {
+    /// Adds to the end of the value of the first field of that name, if `when(value)` holds; the others of that name go then.
+    /// `more` is known to have no control characters.
+    pub fn extend_checked(&mut self, name: &str, more: &[u8], when: impl FnOnce(&[u8]) -> bool) {
         let Some(at) = self.candidates(name).iter().position(|f| f.is(name.as_bytes(), &self.bytes)) else { return };
         let before = self.fields[at];
-        let start = self.bytes.len();
-        let from = before.start as usize;
-        self.bytes.extend_from_within(from..from + (before.name + before.value) as usize + 2);
-        self.bytes.extend_from_slice(&clean(more));
+        if !when(before.value(&self.bytes)) {
+            return;
+        }
+        let start = self.bytes.len() as u32;
+        let line = before.place();
+        self.bytes.extend_from_within(line.start..line.end - 2);
+        self.bytes.extend_from_slice(more);
         self.bytes.extend_from_slice(b"\r\n");
-        self.replace(at, Field { start: start as u32, name: before.name, value: before.value + more.len() as u32 });
+        self.replace(at, Field { start, name: before.name, value: before.value + more.len() as u32 });
     }
 
     /// Removes all fields of that name; whether there was one.
@@ -292,8 +297,9 @@ mod tests {
             headers.append(name, value);
         }
         headers.set("a", "6");
-        headers.extend("B", b"; more");
-        headers.extend("D", b"nothing");
+        headers.extend_checked("B", b"; more", |value| value == b"2");
+        headers.extend_checked("C", b"nothing", |value| value == b"2");
+        headers.extend_checked("D", b"nothing", |_| true);
         let written = |keep: fn(&[u8]) -> bool| {
             let mut out = Vec::new();
             headers.write(&mut out, |name, _| keep(name));
@@ -311,10 +317,9 @@ mod tests {
         headers.append("X Bad", "1");
         headers.append("X-Line\r\n", "1");
         headers.set("X-Good", "a\r\nInjected: 1\0");
-        headers.extend("X-Good", b"\n");
         let fields: Vec<_> =
             headers.iter().map(|(n, v)| format!("{}={}", String::from_utf8_lossy(n), String::from_utf8_lossy(v))).collect();
-        assert_eq!(fields, ["X-Good=a  Injected: 1  "]);
+        assert_eq!(fields, ["X-Good=a  Injected: 1 "]);
     }
 
     #[test]

@@ -4,6 +4,8 @@ const TOKEN: u8 = 1;
 const VALUE: u8 = 2;
 const REG_NAME: u8 = 4;
 const TARGET: u8 = 8;
+/// What stands between the dots of a name.
+const LABEL: u8 = 16;
 
 const CLASSES: [u8; 256] = {
     let mut table = [0; 256];
@@ -18,7 +20,7 @@ const CLASSES: [u8; 256] = {
             table[i] |= VALUE;
         }
         if unreserved || matches!(b, b'!' | b'$' | b'&' | b'\'' | b'(' | b')' | b'*' | b'+' | b';' | b'=') {
-            table[i] |= REG_NAME;
+            table[i] |= if b == b'.' { REG_NAME } else { REG_NAME | LABEL };
         }
         if b > 0x20 && b < 0x7f && b != b'#' {
             table[i] |= TARGET;
@@ -34,7 +36,7 @@ const fn has(byte: u8, class: u8) -> bool {
 
 /// Whether this is a token: a method, a field name (RFC 9110, section 5.6.2).
 pub fn is_token(bytes: &[u8]) -> bool {
-    !bytes.is_empty() && bytes.iter().all(|b| has(*b, TOKEN))
+    !bytes.is_empty() && token_length(bytes) == bytes.len()
 }
 
 /// How many bytes at the start of `bytes` may stand in a token.
@@ -80,23 +82,37 @@ pub fn same(a: &[u8], b: &[u8]) -> bool {
         return false;
     }
     if a.len() < 8 {
-        return a.eq_ignore_ascii_case(b);
+        return same_few(a, b);
     }
     let mut at = 0;
     while at + 8 <= a.len() {
-        if !same_eight(a, b, at) {
+        if !same_chunk(a, b, at) {
             return false;
         }
         at += 8;
     }
     // the rest together with bytes that were compared already
-    at == a.len() || same_eight(a, b, a.len() - 8)
+    at == a.len() || same_chunk(a, b, a.len() - 8)
+}
+
+/// For fewer than eight bytes.
+#[inline]
+fn same_few(a: &[u8], b: &[u8]) -> bool {
+    let four = |first: &[u8; 4], last: &[u8; 4]| u64::from(u32::from_le_bytes(*first)) | u64::from(u32::from_le_bytes(*last)) << 32;
+    match (a.first_chunk(), a.last_chunk(), b.first_chunk(), b.last_chunk()) {
+        (Some(a), Some(a_last), Some(b), Some(b_last)) => same_eight(four(a, a_last), four(b, b_last)),
+        _ => a.eq_ignore_ascii_case(b),
+    }
 }
 
 #[inline]
-fn same_eight(a: &[u8], b: &[u8], at: usize) -> bool {
+fn same_chunk(a: &[u8], b: &[u8], at: usize) -> bool {
     let (Some(a), Some(b)) = (a[at..].first_chunk(), b[at..].first_chunk()) else { return false };
-    let (a, b) = (u64::from_le_bytes(*a), u64::from_le_bytes(*b));
+    same_eight(u64::from_le_bytes(*a), u64::from_le_bytes(*b))
+}
+
+#[inline]
+fn same_eight(a: u64, b: u64) -> bool {
     let different = a ^ b;
     // the bit that tells cases apart may differ in letters
     different & !(0x20 * ONES) == 0 && different << 2 & !(letters(a & (0x7f * ONES)) & !a) & HIGH == 0
@@ -145,22 +161,27 @@ pub struct FieldLine {
 }
 
 impl FieldLine {
+    #[inline(always)]
     pub fn read(bytes: &[u8]) -> Self {
         let name = token_length(bytes);
-        let colon = bytes.get(name) == Some(&b':');
-        let mut start = name + usize::from(colon);
-        let end = if colon { start + value_length(&bytes[start..]) } else { start };
-        while start < end && matches!(bytes[start], b' ' | b'\t') {
-            start += 1;
+        let Some((b':', after)) = bytes[name..].split_first() else {
+            return Self { name, colon: false, value: (name, name), end: name };
+        };
+        let length = value_length(after);
+        let end = name + 1 + length;
+        let mut value = &after[..length];
+        while let [b' ' | b'\t', rest @ ..] = value {
+            value = rest;
         }
-        let mut last = end;
-        while last > start && matches!(bytes[last - 1], b' ' | b'\t') {
-            last -= 1;
+        let start = end - value.len();
+        while let [rest @ .., b' ' | b'\t'] = value {
+            value = rest;
         }
-        Self { name, colon, value: (start, last), end }
+        Self { name, colon: true, value: (start, start + value.len()), end }
     }
 
     /// Whether it stands there as Troop itself would write it.
+    #[inline]
     pub fn is_plain(&self, bytes: &[u8]) -> bool {
         self.value == (self.name + 2, self.end) && bytes[self.name + 1] == b' '
     }
@@ -203,7 +224,8 @@ pub fn is_host(value: &[u8]) -> bool {
                 _ => return false,
             }
         }
-        _ => match memchr::memchr(b':', value) {
+        // names are short
+        _ => match value.iter().position(|b| *b == b':') {
             Some(colon) => (&value[..colon], &value[colon + 1..]),
             None => (value, &b""[..]),
         },
@@ -212,20 +234,19 @@ pub fn is_host(value: &[u8]) -> bool {
 }
 
 fn is_reg_name(host: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(byte) = host.get(at) {
-        match byte {
-            b'%' => match percent(&host[at..]) {
-                Some(decoded) if decoded > 0x20 && decoded != 0x7f => at += 2,
+    let mut rest = host;
+    loop {
+        let label = rest.iter().position(|b| !has(*b, LABEL)).unwrap_or(rest.len());
+        rest = match &rest[label..] {
+            [] => return !host.is_empty() && host != b".",
+            [b'.', b'.', ..] => return false,
+            [b'.', rest @ ..] => rest,
+            escape => match percent(escape) {
+                Some(decoded) if decoded > 0x20 && decoded != 0x7f => &escape[3..],
                 _ => return false,
             },
-            b'.' if host.get(at + 1) == Some(&b'.') => return false,
-            byte if !has(*byte, REG_NAME) => return false,
-            _ => {}
-        }
-        at += 1;
+        };
     }
-    !host.is_empty() && host != b"."
 }
 
 fn is_ip_literal(literal: &[u8]) -> bool {

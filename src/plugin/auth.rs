@@ -28,9 +28,14 @@ impl Verified {
     /// A credential of this id, and its consumer. `Err` is the answer when there is no such consumer.
     pub fn of(x: &Exchange, credential: Uuid, consumer: Uuid, identifier: impl Into<String>) -> Result<Self, Reply> {
         let found = x.world.get(consumer).ok_or_else(|| Reply::error(500, "An unexpected error occurred"))?;
-        let credential = Credential { id: credential.to_string(), consumer: Some(consumer) };
+        let credential = Credential { id: id_text(credential), consumer: Some(consumer) };
         Ok(Self { consumer: Some(found), credential, identifier: identifier.into() })
     }
+}
+
+/// An id as text, without the machinery of formatting.
+pub fn id_text(id: Uuid) -> String {
+    id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned()
 }
 
 /// Whether an authentication has nothing to do: another one has succeeded and this one is an alternative.

@@ -11,7 +11,6 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::SystemTime;
 
 use parking_lot::RwLock;
-use smallvec::SmallVec;
 use time::OffsetDateTime;
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128_with_seed};
 
@@ -133,22 +132,31 @@ pub struct Salt(u64);
 
 impl Salt {
     pub fn new(parts: &[&[u8]]) -> Self {
-        Self(xxh3_64_with_seed(&joined(parts), *SEED))
+        Self(joined(parts, |bytes| xxh3_64_with_seed(bytes, *SEED)))
     }
 
     /// A key for these parts; their order counts, and where one ends and the next begins.
     pub fn key(self, parts: &[&[u8]]) -> Key {
-        Key(xxh3_128_with_seed(&joined(parts), self.0))
+        Key(joined(parts, |bytes| xxh3_128_with_seed(bytes, self.0)))
     }
 }
 
-fn joined(parts: &[&[u8]]) -> SmallVec<[u8; 96]> {
-    let mut joined = SmallVec::new();
+/// Hashes all parts, each behind its length.
+fn joined<T>(parts: &[&[u8]], hash: impl FnOnce(&[u8]) -> T) -> T {
+    const LENGTH: usize = size_of::<u32>();
+    let length = |part: &[u8]| (part.len() as u32).to_le_bytes();
+    let mut buffer = [0; 96];
+    let mut end = 0;
     for part in parts {
-        joined.extend_from_slice(&(part.len() as u32).to_le_bytes());
-        joined.extend_from_slice(part);
+        let Some(place) = buffer.get_mut(end..end + LENGTH + part.len()) else {
+            return hash(&parts.iter().flat_map(|part| [&length(part)[..], part].concat()).collect::<Vec<u8>>());
+        };
+        let (before, place) = place.split_at_mut(LENGTH);
+        before.copy_from_slice(&length(part));
+        place.copy_from_slice(part);
+        end += LENGTH + part.len();
     }
-    joined
+    hash(&buffer[..end])
 }
 
 /// Differs from process to process, so that nobody can prepare keys that meet.
@@ -377,6 +385,7 @@ impl Counter {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashSet;
     use std::sync::atomic::AtomicUsize;
 
     use super::*;
@@ -492,6 +501,16 @@ mod tests {
         assert_eq!(counters.read(key("b"), Moment(60_000))[3], 1);
         sweep(86_400_000);
         assert!(counters.is_empty());
+    }
+
+    #[test]
+    fn parts_are_told_apart_however_long_they_are() {
+        let (long, longer) = ("x".repeat(100), "x".repeat(101));
+        let all = [&["ab", "c"][..], &["a", "bc"], &["abc"], &["abc", ""], &[&long], &[&longer], &[&long, "x"], &["x", &long]];
+        let key = |parts: &&[&str]| Salt::new(&[]).key(&parts.iter().map(|part| part.as_bytes()).collect::<Vec<_>>());
+        let keys: HashSet<Key> = all.iter().map(key).collect();
+        assert_eq!(keys.len(), all.len());
+        assert!(all.iter().all(|parts| keys.contains(&key(parts))));
     }
 
     #[test]

@@ -80,6 +80,28 @@ impl RequestId {
     }
 }
 
+impl From<[u64; 2]> for RequestId {
+    fn from([high, low]: [u64; 2]) -> Self {
+        let mut id = [0; 32];
+        for (digits, part) in id.chunks_exact_mut(8).zip([high >> 32, high, low >> 32, low]) {
+            digits.copy_from_slice(&hexadecimal(part as u32));
+        }
+        Self(id)
+    }
+}
+
+/// Eight digits, made at once.
+fn hexadecimal(number: u32) -> [u8; 8] {
+    const ONES: u64 = u64::MAX / 255;
+    // a digit a byte, the highest one first as it is written
+    let mut digits = u64::from(number.swap_bytes());
+    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
+    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
+    digits = (digits >> 4 | digits << 8) & (0x0f * ONES);
+    let letters = (digits + 6 * ONES) >> 4 & ONES;
+    (digits + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'9' - 1)).to_le_bytes()
+}
+
 /// The client and the connection.
 #[derive(Clone, Debug)]
 pub struct Client {
@@ -353,5 +375,17 @@ impl Exchange {
     pub fn take_kept<T: 'static>(&mut self, instance: Uuid) -> Option<Box<T>> {
         let at = self.scratch.iter().position(|(id, value)| *id == instance && value.is::<T>())?;
         self.scratch.swap_remove(at).1.downcast().ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::RequestId;
+
+    #[test]
+    fn ids_are_hexadecimal() {
+        for (high, low) in [(0, u64::MAX), (0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210), (0x9a9a_0f0f_f0f0_a9a9, 1)] {
+            assert_eq!(RequestId::from([high, low]).as_str(), format!("{high:016x}{low:016x}"));
+        }
     }
 }

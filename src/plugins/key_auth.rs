@@ -92,7 +92,7 @@ impl KeyAuth {
             hide(x, name, form);
         }
         let credential = credential.ok_or_else(|| self.refusal("Unauthorized"))?;
-        Verified::of(x, credential.id, credential.consumer.id, credential.id.to_string())
+        Verified::of(x, credential.id, credential.consumer.id, auth::id_text(credential.id))
     }
 
     /// The key, and the name under which it was found.

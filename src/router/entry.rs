@@ -145,7 +145,7 @@ impl Entry {
     fn matches_host(&self, query: &Query<'_>, host: &str) -> bool {
         self.hosts.is_empty()
             || self.hosts.iter().any(|wanted| {
-                let port = || split_port(query.host).1.unwrap_or(query.destination.1);
+                let port = || split_port(query.host()).1.unwrap_or(query.destination.1);
                 wanted.name.matches(host) && wanted.port.is_none_or(|p| p == port())
             })
     }

@@ -232,7 +232,7 @@ fn fill(context: &mut Context<'_>, field: &str, query: &Query<'_>) {
             }
         }
         "http.method" => put(query.method),
-        "http.host" => put(split_port(query.host).0),
+        "http.host" => put(split_port(query.host()).0),
         "http.path" => put(query.path),
         "net.src.ip" => context.add_value(field, Value::IpAddr(query.source.ip())),
         "net.dst.ip" => context.add_value(field, Value::IpAddr(query.destination.0)),

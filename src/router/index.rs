@@ -101,33 +101,12 @@ impl Index {
     }
 
     pub fn find(&self, query: &Query<'_>) -> Option<Match> {
-        let host = split_port(query.host).0;
-        let lower;
-        let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
-            lower = host.to_ascii_lowercase();
-            &lower
-        } else {
-            host
-        };
         let mut best = None;
-        if let Some(named) = self.exact.get(host) {
-            named.bucket.look(query, host, &mut best);
+        if self.exact.is_empty() && self.suffixes.is_empty() && self.prefixes.is_empty() {
+            self.any.look(query, "", &mut best);
+        } else {
+            self.look_by_host(query, &mut best);
         }
-        if !self.suffixes.is_empty() {
-            for (at, _) in host.match_indices('.') {
-                if let Some(named) = self.suffixes.get(&host[at..]) {
-                    named.bucket.look(query, host, &mut best);
-                }
-            }
-        }
-        if !self.prefixes.is_empty() {
-            for (at, _) in host.match_indices('.') {
-                if let Some(named) = self.prefixes.get(&host[..=at]) {
-                    named.bucket.look(query, host, &mut best);
-                }
-            }
-        }
-        self.any.look(query, host, &mut best);
         let best: Best<'_> = best?;
         if best.branch.decided && best.at == 0 {
             return Some(Match { place: best.branch.place as usize, prefix: best.branch.prefix(), captures: Captures::default() });
@@ -138,6 +117,35 @@ impl Index {
             None => (best.branch.prefix(), Captures::default()),
         };
         Some(Match { place: entry.place, prefix, captures })
+    }
+
+    fn look_by_host<'a>(&'a self, query: &Query<'_>, best: &mut Option<Best<'a>>) {
+        let host = split_port(query.host()).0;
+        let lower;
+        let host = if host.bytes().any(|b| b.is_ascii_uppercase()) {
+            lower = host.to_ascii_lowercase();
+            &lower
+        } else {
+            host
+        };
+        if let Some(named) = self.exact.get(host) {
+            named.bucket.look(query, host, best);
+        }
+        if !self.suffixes.is_empty() {
+            for (at, _) in host.match_indices('.') {
+                if let Some(named) = self.suffixes.get(&host[at..]) {
+                    named.bucket.look(query, host, best);
+                }
+            }
+        }
+        if !self.prefixes.is_empty() {
+            for (at, _) in host.match_indices('.') {
+                if let Some(named) = self.prefixes.get(&host[..=at]) {
+                    named.bucket.look(query, host, best);
+                }
+            }
+        }
+        self.any.look(query, host, best);
     }
 }
 

@@ -54,8 +54,6 @@ impl std::str::FromStr for Flavor {
 /// What of a request decides on its route.
 pub struct Query<'a> {
     pub method: &'a str,
-    /// The Host header as sent, with its port.
-    pub host: &'a str,
     /// Normalized and decoded.
     pub path: &'a str,
     pub query: Option<&'a str>,
@@ -72,7 +70,6 @@ impl<'a> Query<'a> {
     pub fn of(x: &'a Exchange) -> Self {
         Self {
             method: x.request.method.as_str(),
-            host: x.request.headers.get_str("host").unwrap_or_default(),
             path: &x.path,
             query: x.request.query(),
             headers: &x.request.headers,
@@ -82,6 +79,11 @@ impl<'a> Query<'a> {
             source: SocketAddr::new(x.client.ip, x.client.peer.port()),
             destination: (x.client.local, x.client.port),
         }
+    }
+
+    /// The Host header as sent, with its port.
+    pub fn host(&self) -> &'a str {
+        self.headers.get_str("host").unwrap_or_default()
     }
 }
 

@@ -54,9 +54,10 @@ impl Host {
 
 /// A host without its port, and the port.
 pub fn split_port(host: &str) -> (&str, Option<u16>) {
-    let name = host.trim_end_matches(|c: char| c.is_ascii_digit());
+    let digits = host.bytes().rev().take_while(u8::is_ascii_digit).count();
+    let (name, port) = host.split_at(host.len() - digits);
     match name.strip_suffix(':') {
-        Some(bare) if !bare.is_empty() && name.len() < host.len() => (bare, host[name.len()..].parse().ok()),
+        Some(bare) if !bare.is_empty() && !port.is_empty() => (bare, port.parse().ok()),
         _ => (host, None),
     }
 }

@@ -46,13 +46,13 @@ fn world(flavor: Flavor, routes: &[(&str, Value)]) -> World {
 impl World {
     fn find(&self, ask: &Ask<'_>) -> Option<Match> {
         let mut headers = Headers::new();
+        headers.append("Host", ask.host);
         for (name, value) in ask.headers {
             headers.append(name, value);
         }
         let localhost = IpAddr::V4(Ipv4Addr::LOCALHOST);
         self.router.find(&Query {
             method: ask.method,
-            host: ask.host,
             path: ask.path.split('?').next().unwrap(),
             query: ask.path.split_once('?').map(|(_, q)| q),
             headers: &headers,

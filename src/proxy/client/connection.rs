@@ -5,7 +5,7 @@ use std::os::fd::AsRawFd;
 use std::pin::{Pin, pin};
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::{Buf, BytesMut};
 use nix::errno::Errno;
 use nix::sys::socket::{MsgFlags, recv};
 use tokio::io::{AsyncReadExt, AsyncWrite};
@@ -108,7 +108,7 @@ impl Connection {
                 match head::parse(&self.input, ask.head, response) {
                     Err(what) => return Poll::Ready(Err(Failure::Malformed(what))),
                     Ok(Some(Parsed { len, framing, keep_alive })) => {
-                        let _ = self.input.split_to(len);
+                        self.input.advance(len);
                         if matches!(response.status, 100 | 102..=199) || response.status == 101 && !ask.upgrade {
                             if response.status == 101 {
                                 return Poll::Ready(Err(Failure::Malformed("switched protocols unasked")));

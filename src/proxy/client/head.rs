@@ -43,12 +43,9 @@ pub fn parse(bytes: &[u8], head: bool, response: &mut Response) -> Result<Option
     let (version, status, reason) = status_line_parts(status_line)?;
     response.headers.clear();
     let mut fields = Fields { keep_alive: version >= 11, ..Fields::default() };
-    loop {
-        match lines.field()? {
-            Line::Field(field, line) => fields.read(field, line, &mut response.headers)?,
-            Line::Empty => break,
-            Line::Incomplete => return Ok(None),
-        }
+    while !lines.end() {
+        let Some((field, line)) = lines.field()? else { return Ok(None) };
+        fields.read(field, line, &mut response.headers)?;
     }
     response.status = status;
     response.reason = ((status, reason) != (200, "OK") && reason != standard_reason(status)).then(|| reason.into());
@@ -118,7 +115,7 @@ impl Fields {
             }
             _ => {}
         }
-        if field.is_plain(line) && line.ends_with(b"\r\n") {
+        if field.is_plain(line) && line.len() == field.end + 2 {
             headers.append_line(line, field.name);
         } else {
             headers.append_checked(name, value);
@@ -156,36 +153,38 @@ struct Lines<'a> {
     at: usize,
 }
 
-/// A line of the fields.
-enum Line<'a> {
-    /// With the end of the line.
-    Field(FieldLine, &'a [u8]),
-    /// The end of the head.
-    Empty,
-    Incomplete,
-}
-
 impl<'a> Lines<'a> {
-    fn field(&mut self) -> Result<Line<'a>, &'static str> {
+    /// Steps over the empty line at the end of the head, if it stands here.
+    fn end(&mut self) -> bool {
+        let ending = match &self.bytes[self.at..] {
+            [b'\r', b'\n', ..] => 2,
+            [b'\n', ..] => 1,
+            _ => 0,
+        };
+        self.at += ending;
+        ending > 0
+    }
+
+    /// A field, and its line with its end; `None` when it is not complete yet.
+    fn field(&mut self) -> Result<Option<(FieldLine, &'a [u8])>, &'static str> {
         let rest = &self.bytes[self.at..];
         let field = FieldLine::read(rest);
         let ending = match &rest[field.end..] {
             [b'\r', b'\n', ..] => 2,
             [b'\n', ..] => 1,
             [] | [b'\r'] if rest.len() > MAX_LINE || self.bytes.len() > MAX_HEAD => return Err("head too large"),
-            [] | [b'\r'] => return Ok(Line::Incomplete),
+            [] | [b'\r'] => return Ok(None),
             _ if field.colon && field.name > 0 => return Err("control character in a field"),
             _ => return Err("bad field name"),
         };
         if field.end > MAX_LINE || self.at + field.end > MAX_HEAD {
             return Err("head too large");
         }
-        self.at += field.end + ending;
-        match field {
-            FieldLine { name: 0, colon: false, .. } => Ok(Line::Empty),
-            FieldLine { name: 0, .. } => Err("bad field name"),
-            _ => Ok(Line::Field(field, &rest[..field.end + ending])),
+        if field.name == 0 {
+            return Err("bad field name");
         }
+        self.at += field.end + ending;
+        Ok(Some((field, &rest[..field.end + ending])))
     }
 
     fn next(&mut self) -> Result<Option<&'a [u8]>, &'static str> {

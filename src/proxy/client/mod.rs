@@ -112,38 +112,45 @@ impl Client {
         self.pool.sweep(Instant::now());
     }
 
-    /// Sends a request whose head `write` puts into a buffer, and reads the head of the answer into `response`.
+    /// A connection for one request: the idle one that was used last, or a new one.
+    pub async fn lease(self: &Rc<Self>, ask: &Ask) -> Result<Lease<'_>, Failure> {
+        let key = Key::of(&ask.origin);
+        let connection = match self.pool.take(&key, ask.once) {
+            Some(connection) => connection,
+            None => Box::new(Connection::new(connect(&ask.origin, ask.timeouts.connect).await?)),
+        };
+        Ok(Lease { client: self, key, connection })
+    }
+}
+
+/// A connection for one request.
+pub struct Lease<'a> {
+    client: &'a Rc<Client>,
+    key: Key,
+    connection: Box<Connection>,
+}
+
+impl Lease<'_> {
+    /// The buffer into which the head of the request is written.
+    pub fn out(&mut self) -> &mut Vec<u8> {
+        self.connection.out()
+    }
+
+    /// Sends the request, and reads the head of the answer into `response`.
     ///
     /// The body of `response` is at hand when all of it came with the head; otherwise it streams, and a request body that
     /// is still being sent goes on being sent while the answer is read.
-    pub async fn send(
-        self: &Rc<Self>,
-        ask: &Ask,
-        write: impl FnOnce(&mut Vec<u8>),
-        body: Body,
-        chunked: bool,
-        response: &mut Response,
-    ) -> Result<(), Failed> {
-        let key = Key::of(&ask.origin);
-        let mut connection = match self.pool.take(&key, ask.once) {
-            Some(connection) => connection,
-            None => match connect(&ask.origin, ask.timeouts.connect).await {
-                Ok(stream) => Box::new(Connection::new(stream)),
-                Err(failure) => return Err(Failed { failure, reused: false, body: Some(body) }),
-            },
-        };
-        write(connection.out());
-        let reused = connection.served() > 0;
+    pub async fn exchange(mut self, body: Body, chunked: bool, ask: &Ask, response: &mut Response) -> Result<(), Failed> {
+        let reused = self.connection.served() > 0;
         let resend = match &body {
             Body::Empty => Some(Body::Empty),
             Body::Bytes(bytes) => Some(Body::Bytes(bytes.clone())),
             Body::Stream(_) => None,
         };
-        let framing = match connection.exchange(body, chunked, ask, response).await {
-            Ok(framing) => framing,
+        match self.connection.exchange(body, chunked, ask, response).await {
+            Ok(answer) => body::attach(self.client, self.key, self.connection, answer, ask, response),
             Err(failure) => return Err(Failed { failure, reused, body: resend }),
-        };
-        body::attach(self, key, connection, framing, ask, response);
+        }
         Ok(())
     }
 }

@@ -115,9 +115,7 @@ fn strip_hop_by_hop(headers: &mut Headers, switched: bool, te_trailers: bool) {
 fn charset(headers: &mut Headers) {
     const TYPES: [&[u8]; 6] =
         [b"text/html", b"text/plain", b"text/xml", b"application/javascript", b"application/rss+xml", b"text/vnd.wap.wml"];
-    if headers.get("content-type").is_some_and(|value| TYPES.iter().any(|t| same(value, t))) {
-        headers.extend("Content-Type", b"; charset=UTF-8");
-    }
+    headers.extend_checked("Content-Type", b"; charset=UTF-8", |value| TYPES.iter().any(|t| same(value, t)));
 }
 
 /// The Date of now.

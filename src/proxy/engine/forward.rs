@@ -1,6 +1,7 @@
 //! What an upstream is told: the head of the forwarded request.
 
 use std::io::Write;
+use std::net::IpAddr;
 
 use crate::http::syntax::same;
 use crate::http::{Body, Headers, Request};
@@ -122,20 +123,37 @@ fn field(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
 }
 
 /// An address as text; those of version 4 without the machinery of formatting.
-fn write_address(ip: std::net::IpAddr, out: &mut Vec<u8>) {
-    match ip {
-        std::net::IpAddr::V4(ip) => {
-            let mut buffer = itoa::Buffer::new();
-            for (at, octet) in ip.octets().into_iter().enumerate() {
-                if at > 0 {
-                    out.push(b'.');
-                }
-                out.extend_from_slice(buffer.format(octet).as_bytes());
-            }
-        }
-        std::net::IpAddr::V6(ip) => write!(out, "{ip}").expect("a Vec takes everything"),
+fn write_address(ip: IpAddr, out: &mut Vec<u8>) {
+    let ip = match ip {
+        IpAddr::V4(ip) => ip,
+        IpAddr::V6(ip) => return write!(out, "{ip}").expect("a Vec takes everything"),
+    };
+    let (mut text, mut length) = (0, 0);
+    for octet in ip.octets() {
+        let (part, size) = OCTETS[usize::from(octet)];
+        text |= u128::from(part) << (8 * length);
+        length += size;
     }
+    // but for the last dot
+    out.extend_from_slice(&text.to_le_bytes()[..length as usize - 1]);
 }
+
+/// Each part of an address with its dot, the first byte lowest, and their length.
+static OCTETS: [(u32, u32); 256] = {
+    let mut table = [(0, 0); 256];
+    let mut n = 0;
+    while n < table.len() {
+        let [a, b, c] = [b'0' + (n / 100) as u8, b'0' + (n / 10 % 10) as u8, b'0' + (n % 10) as u8];
+        let (part, length) = match n {
+            0..=9 => ([c, b'.', 0, 0], 2),
+            10..=99 => ([b, c, b'.', 0], 3),
+            _ => ([a, b, c, b'.'], 4),
+        };
+        table[n] = (u32::from_le_bytes(part), length);
+        n += 1;
+    }
+    table
+};
 
 /// A Host value without its port.
 pub fn without_port(host: &[u8]) -> &[u8] {
@@ -182,6 +200,9 @@ pub struct Named<'a> {
 impl<'a> Named<'a> {
     /// `keep-alive`, `close` and `upgrade` alone name no field.
     pub fn of(headers: &'a Headers) -> Self {
+        if !headers.contains("connection") {
+            return Self { options: smallvec::SmallVec::new() };
+        }
         let options = headers
             .get_all("connection")
             .flat_map(|value| value.split(|b| *b == b','))
@@ -204,8 +225,22 @@ impl<'a> Named<'a> {
 
 #[cfg(test)]
 mod tests {
-    use super::{Named, without_port};
+    use super::{Named, without_port, write_address};
     use crate::http::Headers;
+
+    #[test]
+    fn addresses() {
+        for text in ["0.0.0.0", "127.0.0.1", "255.255.255.255", "10.99.100.9", "::1", "2001:db8::1"] {
+            let mut out = Vec::new();
+            write_address(text.parse().expect("an address"), &mut out);
+            assert_eq!(String::from_utf8(out).as_deref(), Ok(text));
+        }
+        for octet in 0..=255u8 {
+            let mut out = Vec::new();
+            write_address([octet, 1, octet, octet].into(), &mut out);
+            assert_eq!(String::from_utf8(out), Ok(format!("{octet}.1.{octet}.{octet}")));
+        }
+    }
 
     #[test]
     fn hosts_without_ports() {

@@ -111,14 +111,7 @@ impl Engine {
         a = a.rotate_left(24) ^ b ^ (b << 16);
         b = b.rotate_left(37);
         self.ids.set([a, b]);
-        let bytes = (u128::from(a.wrapping_add(b)) << 64 | u128::from(a)).to_be_bytes();
-        let mut id = [0; 32];
-        for (digits, byte) in id.chunks_exact_mut(2).zip(bytes) {
-            const DIGITS: &[u8; 16] = b"0123456789abcdef";
-            digits[0] = DIGITS[usize::from(byte >> 4)];
-            digits[1] = DIGITS[usize::from(byte & 15)];
-        }
-        RequestId(id)
+        RequestId::from([a.wrapping_add(b), a])
     }
 
     /// Everything up to the answer. `Err` is an answer of the gateway.

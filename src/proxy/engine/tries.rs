@@ -97,14 +97,15 @@ impl Engine {
             once: matches!(x.request.method, Method::Post | Method::Patch),
         };
         loop {
-            let mut response = std::mem::take(&mut x.response);
-            let write = |out: &mut Vec<u8>| {
-                let (host, request_id) = (&*service.host(x, picked), self.terms.request_id_upstream);
-                write_head(x, &Forward { host, upgrade, request_id, via: &self.terms.product, body: framing }, out);
+            let mut lease = match self.client.lease(&ask).await {
+                Ok(lease) => lease,
+                Err(failure) => return Err(ClientFailed { failure, reused: false, body: Some(body) }),
             };
-            let sent = self.client.send(&ask, write, body, framing == Framing::Chunked, &mut response).await;
-            x.response = response;
-            match sent {
+            {
+                let (host, request_id) = (&*service.host(x, picked), self.terms.request_id_upstream);
+                write_head(x, &Forward { host, upgrade, request_id, via: &self.terms.product, body: framing }, lease.out());
+            }
+            match lease.exchange(body, framing == Framing::Chunked, &ask, &mut x.response).await {
                 Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) }) if !ask.once => {
                     body = again;
                 }

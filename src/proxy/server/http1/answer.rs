@@ -38,7 +38,7 @@ pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstanc
     // what is added here beside the fields is less than this
     out.reserve(response.headers.size() + 192);
     status_line(out, response);
-    let (mut dated, mut announced, mut close) = (false, None, false);
+    let (mut dated, mut announced, mut close) = (false, None::<&[u8]>, false);
     response.headers.write(out, |name, value| {
         match name.len() {
             4 => dated |= same(name, b"date"),
@@ -48,7 +48,7 @@ pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstanc
             }
             10 => return !same(name, b"keep-alive"),
             14 if same(name, b"content-length") => {
-                announced = std::str::from_utf8(value).ok().and_then(|v| v.parse().ok());
+                announced = Some(value);
                 return false;
             }
             17 => return !same(name, b"transfer-encoding"),
@@ -71,8 +71,9 @@ pub fn write(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstanc
     Delivery { framing, keep_alive }
 }
 
-/// Says how the body is delimited, and writes the field for it.
-fn framing(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstances<'_>, announced: Option<u64>) -> Framing {
+/// Says how the body is delimited, and writes the field for it. `announced` is the response's own Content-Length.
+fn framing(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstances<'_>, announced: Option<&[u8]>) -> Framing {
+    let announced = || announced.and_then(|value| std::str::from_utf8(value).ok()?.parse().ok());
     if matches!(response.status, 100..=199 | 204) {
         return Framing::None;
     }
@@ -80,10 +81,10 @@ fn framing(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstances
         // the length of what GET would bring, if it is known
         let at_hand = match &response.body {
             Body::Bytes(bytes) => Some(bytes.len() as u64),
-            Body::Empty if response.status != 304 && announced.is_none() => Some(0),
+            Body::Empty if response.status != 304 => Some(0),
             Body::Empty | Body::Stream(_) => None,
         };
-        if let Some(length) = announced.or(at_hand) {
+        if let Some(length) = announced().or(at_hand) {
             length_field(out, length);
         }
         return Framing::None;
@@ -91,7 +92,7 @@ fn framing(out: &mut Vec<u8>, response: &Response, circumstances: &Circumstances
     let length = match &response.body {
         Body::Empty => Some(0),
         Body::Bytes(bytes) => Some(bytes.len() as u64),
-        Body::Stream(_) => announced,
+        Body::Stream(_) => announced(),
     };
     match length {
         Some(length) => {

@@ -108,7 +108,7 @@ pub fn parse(bytes: &[u8], limits: &Limits, request: &mut Request) -> Result<Hea
     request.method = Method::parse(method);
     request.headers.clear();
     let mut fields = Fields { keep_alive: version >= Version::Http11, ..Fields::default() };
-    while !bytes[lines.at..].starts_with(b"\r\n") {
+    while !matches!(bytes[lines.at..], [b'\r', b'\n', ..]) {
         let (field, line) = lines.field(limits.line)?;
         if request.headers.len() == limits.fields || lines.at > limits.head {
             return refused(HEAD_TOO_LARGE, "head too large");

@@ -65,18 +65,30 @@ impl Io {
 
     /// Reads more into `input`; 0 is the end. While nothing comes, an empty buffer is lent to others.
     pub fn poll_fill(&mut self, cx: &mut Context<'_>) -> Poll<std::io::Result<usize>> {
+        if self.input.is_empty() {
+            let readable = self.stream.poll_readable(cx);
+            if !matches!(readable, Poll::Ready(Ok(()))) {
+                self.give_buffer();
+            }
+            ready!(readable)?;
+        }
         if self.input.capacity() == 0 {
-            ready!(self.stream.poll_readable(cx))?;
             self.input = self.watched.shared().buffer();
         } else if self.input.capacity() - self.input.len() < READ / 4 {
             self.input.reserve(READ);
         }
         let result = pin!(self.stream.read_buf(&mut self.input)).poll(cx);
         if self.input.is_empty() {
+            self.give_buffer();
+        }
+        result
+    }
+
+    fn give_buffer(&mut self) {
+        if self.input.capacity() > 0 {
             let input = std::mem::take(&mut self.input);
             self.watched.shared().give_buffer(input);
         }
-        result
     }
 
     /// Writes what is queued; time-outs are errors.
