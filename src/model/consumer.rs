@@ -8,6 +8,7 @@ use serde::Deserialize;
 #[derive(Clone, Debug, Deserialize, Entity)]
 #[entity(name = "consumers", endpoint_key = "username")]
 #[record(check(Check::at_least_one_of(&["custom_id", "username"])))]
+#[repr(C)] // what each request asks for comes first, and stands together
 pub struct Consumer {
     #[field(auto)]
     pub id: Id,

@@ -19,6 +19,7 @@ use super::public_key::PublicKey;
     nested_name = "key-auth",
     ttl,
 )]
+#[repr(C)] // what each request asks for comes first, and stands together
 pub struct KeyAuthCredential {
     #[field(auto)]
     pub id: Id,
