@@ -132,17 +132,17 @@ pub struct Salt(u64);
 
 impl Salt {
     pub fn new(parts: &[&[u8]]) -> Self {
-        Self(joined(parts, |bytes| xxh3_64_with_seed(bytes, *SEED)))
+        Self(hashed(parts, |bytes| xxh3_64_with_seed(bytes, *SEED)))
     }
 
     /// A key for these parts; their order counts, and where one ends and the next begins.
     pub fn key(self, parts: &[&[u8]]) -> Key {
-        Key(joined(parts, |bytes| xxh3_128_with_seed(bytes, self.0)))
+        Key(hashed(parts, |bytes| xxh3_128_with_seed(bytes, self.0)))
     }
 }
 
-/// Hashes all parts, each behind its length.
-fn joined<T>(parts: &[&[u8]], hash: impl FnOnce(&[u8]) -> T) -> T {
+/// The hash of all parts, each behind its length. What is short, as nearly all is, takes no memory of its own.
+fn hashed<T>(parts: &[&[u8]], hash: impl FnOnce(&[u8]) -> T) -> T {
     const LENGTH: usize = size_of::<u32>();
     let length = |part: &[u8]| (part.len() as u32).to_le_bytes();
     let mut buffer = [0; 96];

@@ -83,23 +83,9 @@ impl RequestId {
 impl From<[u64; 2]> for RequestId {
     fn from([high, low]: [u64; 2]) -> Self {
         let mut id = [0; 32];
-        for (digits, part) in id.chunks_exact_mut(8).zip([high >> 32, high, low >> 32, low]) {
-            digits.copy_from_slice(&hexadecimal(part as u32));
-        }
+        Uuid::from_u64_pair(high, low).as_simple().encode_lower(&mut id);
         Self(id)
     }
-}
-
-/// Eight digits, made at once.
-fn hexadecimal(number: u32) -> [u8; 8] {
-    const ONES: u64 = u64::MAX / 255;
-    // a digit a byte, the highest one first as it is written
-    let mut digits = u64::from(number.swap_bytes());
-    digits = (digits | digits << 16) & 0x0000_ffff_0000_ffff;
-    digits = (digits | digits << 8) & 0x00ff_00ff_00ff_00ff;
-    digits = (digits >> 4 | digits << 8) & (0x0f * ONES);
-    let letters = (digits + 6 * ONES) >> 4 & ONES;
-    (digits + u64::from(b'0') * ONES + letters * u64::from(b'a' - b'9' - 1)).to_le_bytes()
 }
 
 /// The client and the connection.

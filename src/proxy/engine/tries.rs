@@ -101,10 +101,8 @@ impl Engine {
                 Ok(lease) => lease,
                 Err(failure) => return Err(ClientFailed { failure, reused: false, body: Some(body) }),
             };
-            {
-                let (host, request_id) = (&*service.host(x, picked), self.terms.request_id_upstream);
-                write_head(x, &Forward { host, upgrade, request_id, via: &self.terms.product, body: framing }, lease.out());
-            }
+            let (via, request_id) = (&self.terms.product, self.terms.request_id_upstream);
+            write_head(x, &Forward { host: &service.host(x, picked), upgrade, request_id, via, body: framing }, lease.out());
             match lease.exchange(body, framing == Framing::Chunked, &ask, &mut x.response).await {
                 Err(ClientFailed { failure: Failure::Closed, reused: true, body: Some(again) }) if !ask.once => {
                     body = again;
